@@ -1,0 +1,257 @@
+//! How requests reach a member: over HTTP/2 to the first endpoint that answers, or straight into this process.
+//!
+//! A request is sent at most once: another endpoint is tried only while no connection stands, or for later
+//! requests after a connection broke or its member answered `Unavailable`.
+//! Not here: repeating requests (the caller knows which may be repeated).
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::uri::{PathAndQuery, Uri};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{net::TcpStream, sync::Mutex, time};
+use tonic::{Code, Status, body::Body, service::Routes};
+use tower::{Service, ServiceExt};
+
+use crate::{ClientTls, Endpoint, EndpointError, TlsError};
+
+/// Windows for big ranges: one round trip must not limit a stream to 64 KiB.
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// A silent connection is asked for a sign of life after this time, and given up after as long again.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why a transport could not be made. Whether anyone answers shows only at the first request.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("no endpoint given")]
+    NoEndpoint,
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("endpoint {0} needs TLS, but no TLS options were given")]
+    TlsMissing(Endpoint),
+}
+
+/// A cheap handle; clones share the connection.
+#[derive(Clone)]
+pub struct Transport {
+    inner: Inner,
+}
+
+#[derive(Clone)]
+enum Inner {
+    Remote(Arc<Remote>),
+    Local(Routes),
+}
+
+struct Remote {
+    endpoints: Vec<Target>,
+    connect_timeout: Duration,
+    /// The only state; held while connecting, so that many callers make one connection.
+    current: Mutex<Current>,
+}
+
+struct Target {
+    endpoint: Endpoint,
+    tls: Option<(tokio_rustls::TlsConnector, rustls::pki_types::ServerName<'static>)>,
+}
+
+#[derive(Default)]
+struct Current {
+    /// The endpoint in use, or the first to try next.
+    position: usize,
+    /// Grows with each connection, so that a late failure cannot hit a newer one.
+    generation: u64,
+    sender: Option<SendRequest<Body>>,
+}
+
+impl Transport {
+    /// Prepares for these endpoints, tried in order; connects at the first request and again when that breaks.
+    /// `timeout` bounds one attempt to connect to one endpoint.
+    pub fn connect(
+        endpoints: &[String],
+        tls: Option<ClientTls>,
+        timeout: Duration,
+    ) -> Result<Transport, ConnectError> {
+        let settings = tls.as_ref().map(ClientTls::settings).transpose()?;
+        let mut targets = Vec::with_capacity(endpoints.len());
+        for text in endpoints {
+            let endpoint = Endpoint::parse(text, tls.is_some())?;
+            let tls = match (endpoint.is_tls(), &tls, &settings) {
+                (false, ..) => None,
+                (true, Some(options), Some(settings)) => {
+                    let name = options.name_for(endpoint.host())?;
+                    Some((tokio_rustls::TlsConnector::from(settings.clone()), name))
+                }
+                (true, ..) => return Err(ConnectError::TlsMissing(endpoint)),
+            };
+            targets.push(Target { endpoint, tls });
+        }
+        if targets.is_empty() {
+            return Err(ConnectError::NoEndpoint);
+        }
+        let remote = Remote { endpoints: targets, connect_timeout: timeout, current: Mutex::default() };
+        Ok(Transport { inner: Inner::Remote(Arc::new(remote)) })
+    }
+
+    /// Calls the services of this process: no socket, no TLS, no copy of values.
+    pub fn local(routes: Routes) -> Transport {
+        Transport { inner: Inner::Local(routes.prepare()) }
+    }
+}
+
+impl Service<http::Request<Body>> for Transport {
+    type Response = http::Response<Body>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match &self.inner {
+            Inner::Remote(remote) => {
+                let remote = remote.clone();
+                Box::pin(async move { remote.send(request).await })
+            }
+            Inner::Local(routes) => {
+                let answer = routes.clone().oneshot(request);
+                Box::pin(async move {
+                    let answer: Result<http::Response<Body>, Infallible> = answer.await;
+                    answer.map_err(|never| match never {})
+                })
+            }
+        }
+    }
+}
+
+impl Remote {
+    async fn send(&self, mut request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        let (mut sender, position, generation) = self.connection().await?;
+        let endpoint = &self.endpoints[position].endpoint;
+        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(endpoint.scheme.clone());
+        parts.authority = Some(endpoint.authority.clone());
+        parts.path_and_query = Some(path);
+        *request.uri_mut() =
+            Uri::from_parts(parts).map_err(|error| Status::internal(format!("request address: {error}")))?;
+        match sender.send_request(request).await {
+            Ok(response) => {
+                if refused(&response) {
+                    self.leave(generation).await;
+                }
+                Ok(response.map(Body::new))
+            }
+            Err(error) => {
+                self.leave(generation).await;
+                Err(Status::unavailable(format!("{endpoint}: {}", chain(&error))))
+            }
+        }
+    }
+
+    /// The standing connection, or a new one to the first endpoint that takes it.
+    async fn connection(&self) -> Result<(SendRequest<Body>, usize, u64), Status> {
+        let mut current = self.current.lock().await;
+        if let Some(sender) = &current.sender
+            && !sender.is_closed()
+        {
+            return Ok((sender.clone(), current.position, current.generation));
+        }
+        current.sender = None;
+        let mut failures = Vec::new();
+        for step in 0..self.endpoints.len() {
+            let position = (current.position + step) % self.endpoints.len();
+            let target = &self.endpoints[position];
+            match time::timeout(self.connect_timeout, target.dial()).await {
+                Ok(Ok(sender)) => {
+                    current.position = position;
+                    current.generation += 1;
+                    current.sender = Some(sender.clone());
+                    return Ok((sender, position, current.generation));
+                }
+                Ok(Err(reason)) => failures.push(format!("{}: {reason}", target.endpoint)),
+                Err(_) => {
+                    let waited = self.connect_timeout;
+                    failures.push(format!("{}: no connection within {waited:?}", target.endpoint));
+                }
+            }
+        }
+        Err(Status::unavailable(failures.join("; ")))
+    }
+
+    /// Later requests go to the next endpoint. Requests under way on the old connection may still finish.
+    async fn leave(&self, generation: u64) {
+        let mut current = self.current.lock().await;
+        if current.generation == generation && current.sender.take().is_some() {
+            current.position = (current.position + 1) % self.endpoints.len();
+        }
+    }
+}
+
+impl Target {
+    async fn dial(&self) -> Result<SendRequest<Body>, String> {
+        let stream = TcpStream::connect((self.endpoint.host(), self.endpoint.port()))
+            .await
+            .map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        match &self.tls {
+            None => handshake(TokioIo::new(stream)).await,
+            Some((connector, name)) => {
+                let stream =
+                    connector.connect(name.clone(), stream).await.map_err(|error| error.to_string())?;
+                handshake(TokioIo::new(stream)).await
+            }
+        }
+    }
+}
+
+async fn handshake<I>(io: I) -> Result<SendRequest<Body>, String>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_INTERVAL)
+        .max_concurrent_reset_streams(1024)
+        .handshake(io)
+        .await
+        .map_err(|error| chain(&error))?;
+    // Ends by itself when the last sender is dropped or the peer goes away.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = %chain(&error), "connection to a member ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// Whether the member itself said at once that it cannot serve (it stops, or knows no leader).
+fn refused(response: &http::Response<hyper::body::Incoming>) -> bool {
+    Status::from_header_map(response.headers()).is_some_and(|status| status.code() == Code::Unavailable)
+}
+
+/// An error with its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
