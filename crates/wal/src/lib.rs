@@ -1,1 +1,17 @@
-//! Placeholder header, replaced by the crate's author.
+//! Segmented write-ahead log: group commit on one owner thread, sync marks, recovery that tells a torn write from
+//! lost data.
+//!
+//! Always holds: `done` runs only after an fdatasync that covers the request. After one failed write or sync the log
+//! is dead: every later request gets the error and nothing is retried. A log found damaged behind the last sync mark
+//! is cut there; damage before it is `Damage::LostAcknowledged`.
+//! Format: docs/formats.md, "Write-ahead log". Not here: what the payloads mean, Raft, tokio.
+
+mod api;
+mod disk;
+mod handle;
+
+pub use api::{
+    Config, Damage, Done, Entry, FSYNC_BUCKETS_S, Identity, Metrics, OpenError, ReadError, Recovered,
+};
+pub use disk::{DirectoryLock, Disk, DiskFile, RealDisk};
+pub use handle::{Owner, Wal, open, open_inline};
