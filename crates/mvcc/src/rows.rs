@@ -1,0 +1,93 @@
+//! The border to the disk: rows that leave the store, and records that it reads back.
+//!
+//! Invariants: record rows leave in revision order, once each. The unflushed layer answers until `Store::flushed`,
+//! so a revision is readable at every moment. Not here: files.
+
+use crate::keys::Revision;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One change for the state file, and one row of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// Written once, never changed. The bytes carry their own checksum.
+    Record(Revision, Bytes),
+    /// Compacted away.
+    DeleteRecord(Revision),
+    /// Small state beside the keys; replaces the row of the same key.
+    Meta(Bytes, Bytes),
+    DeleteMeta(Bytes),
+}
+
+/// The records in the state file, below the unflushed layer.
+pub trait Records {
+    fn read(&self, revision: Revision) -> Result<Option<Bytes>, RecordsError>;
+    /// Up to `rows_max` records at or after `from`, ascending. Fewer than `rows_max` means there are no more.
+    fn scan(&self, from: Revision, rows_max: usize) -> Result<Vec<(Revision, Bytes)>, RecordsError>;
+}
+
+/// Why a record cannot be had. Always fatal for the member: its state file does not hold what it must.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RecordsError {
+    #[error("record {revision} is missing")]
+    Missing { revision: Revision },
+    #[error("record {revision} is damaged: {reason}")]
+    Damaged { revision: Revision, reason: &'static str },
+    #[error("state file cannot be read")]
+    Read(#[source] Arc<dyn std::error::Error + Send + Sync>),
+}
+
+impl PartialEq for RecordsError {
+    /// Two read failures are equal when their texts are.
+    fn eq(&self, other: &RecordsError) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+/// Records in memory: the fake that tests and simulations put under a store.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryRecords {
+    pub records: BTreeMap<Revision, Bytes>,
+    pub meta: BTreeMap<Bytes, Bytes>,
+}
+
+impl MemoryRecords {
+    /// Does what the state file does with rows, and returns the last record's revision, for `Store::flushed`.
+    pub fn write(&mut self, rows: Vec<Row>) -> Option<Revision> {
+        let mut last = None;
+        for row in rows {
+            match row {
+                Row::Record(revision, bytes) => {
+                    self.records.insert(revision, bytes);
+                    last = Some(revision);
+                }
+                Row::DeleteRecord(revision) => {
+                    self.records.remove(&revision);
+                }
+                Row::Meta(key, value) => {
+                    self.meta.insert(key, value);
+                }
+                Row::DeleteMeta(key) => {
+                    self.meta.remove(&key);
+                }
+            }
+        }
+        last
+    }
+}
+
+impl Records for MemoryRecords {
+    fn read(&self, revision: Revision) -> Result<Option<Bytes>, RecordsError> {
+        Ok(self.records.get(&revision).cloned())
+    }
+
+    fn scan(&self, from: Revision, rows_max: usize) -> Result<Vec<(Revision, Bytes)>, RecordsError> {
+        Ok(self
+            .records
+            .range(from..)
+            .take(rows_max)
+            .map(|(revision, bytes)| (*revision, bytes.clone()))
+            .collect())
+    }
+}
