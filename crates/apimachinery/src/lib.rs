@@ -1,1 +1,15 @@
-//! Placeholder header, replaced by the crate's author.
+//! Kubernetes' API machinery as pure functions over ordered JSON trees: no clock, no I/O, no tasks, no randomness.
+//!
+//! An object is a `Value::Object` with `apiVersion`, `kind` and `metadata`; there are no typed structs on the request
+//! path. Facts about kinds are data (kinds, schema); everything else here interprets them.
+//! Not here: HTTP, storage, authorization (crates/apiserver), a client (crates/kubeclient).
+
+pub mod meta;
+pub mod names;
+pub mod quantity;
+pub mod selector;
+pub mod status;
+pub mod time;
+
+/// An ordered JSON tree: object members keep the order in which they were read.
+pub type Value = serde_json::Value;
