@@ -7,9 +7,13 @@
 pub mod meta;
 pub mod names;
 pub mod quantity;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod time;
 
 /// An ordered JSON tree: object members keep the order in which they were read.
 pub type Value = serde_json::Value;
+
+/// Members of a JSON object, in order.
+pub type Object = serde_json::Map<String, Value>;

@@ -155,7 +155,9 @@ impl Type {
             Some("meta") => "io.k8s.apimachinery.pkg.apis",
             Some("apiextensions") => "io.k8s.apiextensions-apiserver.pkg.apis",
             Some("apiregistration") => "io.k8s.kube-aggregator.pkg.apis",
-            Some("binnacle") => return format!("dev.binnacle.scheduling.{}", self.name.trim_start_matches("binnacle.")),
+            Some("binnacle") => {
+                return format!("dev.binnacle.scheduling.{}", self.name.trim_start_matches("binnacle."));
+            }
             _ => "io.k8s.api",
         };
         format!("{package}.{}", self.name)

@@ -45,7 +45,8 @@ fn place(message: &mut Message, inside: &[u32], tag: u32, index: usize) -> Optio
     let position = match message.parts.binary_search_by_key(&number, |(number, _)| *number) {
         Ok(position) => position,
         Err(position) => {
-            let part = if inside.is_empty() { Part::Field(index) } else { Part::Embedded(Message::default()) };
+            let part =
+                if inside.is_empty() { Part::Field(index) } else { Part::Embedded(Message::default()) };
             message.parts.insert(position, (number, part));
             position
         }
@@ -93,7 +94,9 @@ fn field(row: &'static str, owner: &str, resolve: &impl Fn(&str) -> Option<&'sta
             Some(("list", "map")) => field.list_type = Some(ListType::Map),
             Some(("keys", keys)) => field.list_map_keys = keys.split(',').collect(),
             Some(("merge", key)) => field.merge_key = Some(key),
-            Some(("in", path)) => field.inside = path.split('.').map(|tag| tag.parse().ok()).collect::<Option<_>>()?,
+            Some(("in", path)) => {
+                field.inside = path.split('.').map(|tag| tag.parse().ok()).collect::<Option<_>>()?
+            }
             Some(_) => return None,
         }
     }
