@@ -31,6 +31,8 @@ pub struct Type {
     /// Server-side apply treats a value of this type as one piece
     pub atomic: bool,
     message: Message,
+    /// Fields that Go writes in every object: structs and numbers that are no pointers. Indexes into `fields`.
+    always: Vec<usize>,
 }
 
 /// One field of a type.
@@ -165,6 +167,11 @@ impl Type {
 
     pub(crate) fn message(&self) -> &Message {
         &self.message
+    }
+
+    /// Fields that are present even if nobody set them.
+    pub(crate) fn always(&self) -> impl Iterator<Item = &Field> {
+        self.always.iter().filter_map(|index| self.fields.get(*index))
     }
 
     /// The type's name without group and version, as Go prints it in errors.

@@ -37,7 +37,23 @@ pub(super) fn parse(lines: &'static str, resolve: impl Fn(&str) -> Option<&'stat
     for (index, field) in fields.iter().enumerate().filter(|(_, field)| field.tag != 0) {
         place(&mut message, &field.inside, field.tag, index)?;
     }
-    Some(Type { name, fields, atomic, message })
+    let always =
+        fields.iter().enumerate().filter(|(_, field)| is_always_written(field)).map(|(index, _)| index);
+    let always = always.collect();
+    Some(Type { name, fields, atomic, message, always })
+}
+
+/// Go has no absent struct, and writes a scalar's zero unless told to omit it. Lists and times would be `null`.
+fn is_always_written(field: &Field) -> bool {
+    // apiVersion and kind of an object are the caller's business.
+    if field.pointer || field.omit_zero || field.tag == 0 {
+        return false;
+    }
+    match field.kind {
+        Kind::Ref(_) | Kind::Quantity | Kind::IntOrString => true,
+        Kind::String | Kind::Bool | Kind::Int32 | Kind::Int64 | Kind::Double => field.keep_empty,
+        _ => false,
+    }
 }
 
 fn place(message: &mut Message, inside: &[u32], tag: u32, index: usize) -> Option<()> {
