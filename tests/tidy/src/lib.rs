@@ -1,0 +1,1 @@
+//! The rules of the tree that no compiler checks; see `tests/tidy.rs`.
