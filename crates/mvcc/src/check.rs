@@ -1,9 +1,18 @@
-//! Checks of requests that need no state. The edge runs them before it proposes.
+//! Checks of requests that need no state, with etcd's texts. The edge runs them before it proposes, so that what
+//! can never succeed costs no log entry.
+//!
+//! Not here: checks against the store (txn.rs, leases.rs); apply stays safe without these.
 
-use crate::command::{DeleteRange, LeaseGrant, Put, RangeQuery, Txn};
+use crate::command::{DeleteRange, LeaseGrant, Op, Put, RangeQuery, Txn};
+use crate::keys::KeyRange;
+use std::collections::BTreeSet;
 
-/// Deepest nesting of transactions, in the log and from clients.
+/// Deepest nesting of transactions, in the log and from clients. Protobuf's own bound of 100 messages is reached
+/// before.
 pub const TXN_DEPTH_MAX: usize = 64;
+
+/// Longest lease; etcd counts `i64` nanoseconds and refuses what comes near their end.
+pub const LEASE_TTL_S_MAX: i64 = 9_000_000_000;
 
 /// Why a request is not worth proposing. Texts are etcd's, without the `etcdserver: ` prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,19 +31,105 @@ pub enum CheckError {
     LeaseTtlTooLarge,
 }
 
-pub fn check_put(_put: &Put) -> Result<(), CheckError> {
-    unimplemented!()
+pub fn check_put(put: &Put) -> Result<(), CheckError> {
+    if put.key.is_empty() {
+        return Err(CheckError::EmptyKey);
+    }
+    if put.ignore_value && !put.value.is_empty() {
+        return Err(CheckError::ValueProvided);
+    }
+    if put.ignore_lease && put.lease != 0 {
+        return Err(CheckError::LeaseProvided);
+    }
+    Ok(())
 }
-pub fn check_range(_query: &RangeQuery) -> Result<(), CheckError> {
-    unimplemented!()
+
+pub fn check_range(query: &RangeQuery) -> Result<(), CheckError> {
+    check_key(&query.range)
 }
-pub fn check_delete_range(_delete: &DeleteRange) -> Result<(), CheckError> {
-    unimplemented!()
+
+pub fn check_delete_range(delete: &DeleteRange) -> Result<(), CheckError> {
+    check_key(&delete.range)
 }
-pub fn check_lease_grant(_grant: &LeaseGrant) -> Result<(), CheckError> {
-    unimplemented!()
+
+pub fn check_lease_grant(grant: &LeaseGrant) -> Result<(), CheckError> {
+    if grant.ttl_s > LEASE_TTL_S_MAX { Err(CheckError::LeaseTtlTooLarge) } else { Ok(()) }
 }
-/// `ops_max`: etcd's `--max-txn-ops`, 128 by default.
-pub fn check_txn(_txn: &Txn, _ops_max: usize) -> Result<(), CheckError> {
-    unimplemented!()
+
+fn check_key(range: &KeyRange) -> Result<(), CheckError> {
+    if range.start().is_empty() { Err(CheckError::EmptyKey) } else { Ok(()) }
+}
+
+/// `ops_max` is etcd's `--max-txn-ops`, 128 by default. A nested transaction may use what its parent left over.
+pub fn check_txn(txn: &Txn, ops_max: usize) -> Result<(), CheckError> {
+    check_ops(txn, ops_max, TXN_DEPTH_MAX)?;
+    check_branches(txn).map(|_| ())
+}
+
+fn check_ops(txn: &Txn, ops_max: usize, depth_left: usize) -> Result<(), CheckError> {
+    let own = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
+    let left = ops_max.checked_sub(own).ok_or(CheckError::TooManyOps)?;
+    let depth_left = depth_left.checked_sub(1).ok_or(CheckError::TooManyOps)?;
+    txn.compare.iter().try_for_each(|compare| check_key(&compare.range))?;
+    txn.success.iter().chain(&txn.failure).try_for_each(|op| match op {
+        Op::Range(query) => check_range(query),
+        Op::Put(put) => check_put(put),
+        Op::DeleteRange(delete) => check_delete_range(delete),
+        Op::Txn(nested) => check_ops(nested, left, depth_left),
+    })
+}
+
+/// What a list of operations writes, as far as it can be known without running it.
+#[derive(Default)]
+struct Writes<'a> {
+    puts: BTreeSet<&'a [u8]>,
+    deletes: Vec<&'a KeyRange>,
+}
+
+impl<'a> Writes<'a> {
+    fn deletes_any(&self, key: &[u8]) -> bool {
+        self.deletes.iter().any(|range| range.contains(key))
+    }
+
+    /// Only one of the two can happen, so what both write is no conflict.
+    fn either(mut self, other: Writes<'a>) -> Writes<'a> {
+        self.puts.extend(other.puts);
+        self.deletes.extend(other.deletes);
+        self
+    }
+
+    /// Both happen: a key may be put once, and not deleted as well.
+    fn both(mut self, other: Writes<'a>) -> Result<Writes<'a>, CheckError> {
+        for key in &other.puts {
+            if self.deletes_any(key) || !self.puts.insert(key) {
+                return Err(CheckError::DuplicateKey);
+            }
+        }
+        if self.puts.iter().any(|key| other.deletes_any(key)) {
+            return Err(CheckError::DuplicateKey);
+        }
+        self.deletes.extend(other.deletes);
+        Ok(self)
+    }
+}
+
+fn check_branches(txn: &Txn) -> Result<Writes<'_>, CheckError> {
+    Ok(check_list(&txn.success)?.either(check_list(&txn.failure)?))
+}
+
+fn check_list(ops: &[Op]) -> Result<Writes<'_>, CheckError> {
+    let mut writes = Writes::default();
+    for op in ops {
+        writes = match op {
+            Op::Range(_) => writes,
+            Op::Put(put) => {
+                writes.both(Writes { puts: BTreeSet::from([put.key.as_ref()]), deletes: Vec::new() })?
+            }
+            Op::DeleteRange(delete) => {
+                writes.both(Writes { puts: BTreeSet::new(), deletes: vec![&delete.range] })?
+            }
+            Op::Txn(nested) => writes.both(check_branches(nested)?)?,
+        };
+    }
+    Ok(writes)
 }

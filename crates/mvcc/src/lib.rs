@@ -11,33 +11,58 @@ mod keys;
 mod command;
 mod reply;
 
-mod rows;
-
-mod events;
-
-mod authorize;
-
 mod check;
+
 mod codec;
+mod encoding;
 
 mod store;
 
+mod auth;
+mod authorize;
+mod permissions;
+
+mod txn;
+
+mod leases;
+
+mod index;
+mod record;
+mod space;
+
+mod compaction;
+mod range;
+
+mod events;
+mod history;
+
+mod hash;
+
+mod meta;
+mod restore;
+mod rows;
+mod unflushed;
+
+pub use auth::{RoleView, UserView};
 pub use authorize::Operation;
 pub use check::{
-    CheckError, TXN_DEPTH_MAX, check_delete_range, check_lease_grant, check_put, check_range, check_txn,
+    CheckError, LEASE_TTL_S_MAX, TXN_DEPTH_MAX, check_delete_range, check_lease_grant, check_put,
+    check_range, check_txn,
 };
-pub use codec::DecodeError;
 pub use command::{
     Access, AlarmAction, AlarmCommand, AlarmKind, AuthCommand, Caller, ClusterVersion, Command, Compact,
     Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant,
     LeaseRemaining, LeaseRevoke, MemberAttributes, Op, Permission, Proposal, Put, RangeQuery, SortOrder,
     SortTarget, Txn,
 };
+pub use encoding::DecodeError;
 pub use events::{Event, EventBatch, EventKind, EventsBound};
 pub use keys::{KeyRange, KeyValue, Revision};
+pub use range::RangeCursor;
 pub use reply::{
     AlarmMember, Applied, ApplyError, AuthError, DeleteRangeReply, EventsError, HashKv, LeaseGrantReply,
     LeaseTime, LeaseView, OpReply, PutReply, RangeError, RangeReply, Reply, TxnReply,
 };
+pub use restore::RestoreError;
 pub use rows::{MemoryRecords, Records, RecordsError, Row};
-pub use store::{Limits, RangeCursor, RestoreError, RoleView, Store, UserView};
+pub use store::{Limits, Store};

@@ -1,13 +1,21 @@
-//! The store: everything that the log decides.
+//! The store: everything that the log decides, behind one `apply`.
+//!
+//! Invariants: `apply` depends on the log alone; index, unflushed layer and event log change together; a refused
+//! command changes nothing. After `ApplyError::Records` no row leaves the store any more, so that a change that was
+//! cut short cannot reach the disk. Not here: the parts themselves (space.rs, txn.rs, leases.rs, auth.rs, ...).
 
-use crate::authorize::Operation;
-use crate::codec::DecodeError;
+use crate::auth::{Auth, RoleView, UserView};
+use crate::authorize::{Operation, authorize};
 use crate::command::*;
-use crate::events::{Event, EventBatch, EventsBound};
+use crate::events::{Event, EventBatch, EventLog, EventsBound};
 use crate::keys::{KeyValue, Revision};
+use crate::leases::Leases;
+use crate::meta::{self, MetaRow};
+use crate::range::RangeCursor;
 use crate::reply::*;
 use crate::rows::{Records, RecordsError, Row};
-use bytes::Bytes;
+use crate::space::Space;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Bounds of one member. They may differ between members, so nothing that `apply` decides depends on them.
@@ -26,92 +34,240 @@ impl Default for Limits {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    #[error(transparent)]
-    Records(#[from] RecordsError),
-    #[error("row {row} is damaged")]
-    Meta { row: String, source: DecodeError },
-    #[error("record {revision} is damaged: {reason}")]
-    Order { revision: Revision, reason: &'static str },
+/// What a put and a grant are charged beside their bytes. Source: etcd server/storage/quota.go.
+const PUT_COST_BYTES: u64 = 256;
+const LEASE_COST_BYTES: u64 = 64;
+
+pub struct Store {
+    pub(crate) space: Space,
+    pub(crate) leases: Leases,
+    pub(crate) auth: Auth,
+    pub(crate) alarms: BTreeSet<AlarmMember>,
+    pub(crate) members: BTreeMap<u64, MemberAttributes>,
+    pub(crate) cluster_version: Option<String>,
+    quota_bytes: u64,
+    /// The revision that the state file knows or was told.
+    pub(crate) saved_revision: i64,
+    /// A read under `apply` failed: the state may hold half a change.
+    is_broken: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserView {
-    pub name: String,
-    pub password_hash: Bytes,
-    pub no_password: bool,
-    /// Sorted.
-    pub roles: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RoleView {
-    pub name: String,
-    /// Sorted by key.
-    pub permissions: Vec<Permission>,
-}
-
-/// A long read at one revision, taken in pieces.
-#[derive(Clone, Debug)]
-pub struct RangeCursor {
-    query: RangeQuery,
-}
-
-impl RangeCursor {
-    /// Sort and revision filters are not served in pieces: the caller refuses them.
-    pub fn new(query: RangeQuery) -> RangeCursor {
-        RangeCursor { query }
-    }
-    /// The revision that the first piece pinned; 0 before.
-    pub fn revision(&self) -> i64 {
-        unimplemented!()
-    }
-    /// No more pieces; only now `count` and `more` are complete.
-    pub fn is_done(&self) -> bool {
-        unimplemented!()
-    }
-    pub fn count(&self) -> i64 {
-        unimplemented!()
-    }
-    pub fn more(&self) -> bool {
-        let _ = &self.query;
-        unimplemented!()
-    }
-}
-
-pub struct Store {}
-
-#[allow(unused_variables)]
 impl Store {
+    /// Revision 1, empty.
     pub fn new(limits: Limits) -> Store {
-        unimplemented!()
+        let log = EventLog::new(limits.event_log_size_bytes, limits.event_log_revisions);
+        Store {
+            space: Space::new(log),
+            leases: Leases::default(),
+            auth: Auth::default(),
+            alarms: BTreeSet::new(),
+            members: BTreeMap::new(),
+            cluster_version: None,
+            quota_bytes: limits.quota_bytes,
+            saved_revision: 0,
+            is_broken: false,
+        }
     }
-    pub fn restore(
-        limits: Limits,
-        meta: impl Iterator<Item = Result<(Bytes, Bytes), RecordsError>>,
-        records: impl Iterator<Item = Result<(Revision, Bytes), RecordsError>>,
-    ) -> Result<Store, RestoreError> {
-        unimplemented!()
-    }
+
+    /// Applies the entry of `term` that carries `proposal`. Entries come in log order, each exactly once.
     pub fn apply(&mut self, records: &dyn Records, term: u64, proposal: &Proposal) -> Applied {
-        unimplemented!()
+        let result = self
+            .authorize(&proposal.caller, Operation::Command(&proposal.command))
+            .map_err(ApplyError::Auth)
+            .and_then(|()| self.check_alarms(&proposal.command))
+            .and_then(|()| self.execute(records, term, &proposal.command));
+        self.is_broken |= matches!(result, Err(ApplyError::Records(_)));
+        self.space.commit();
+        Applied { revision: self.space.revision, result }
     }
+
+    fn execute(&mut self, records: &dyn Records, term: u64, command: &Command) -> Result<Reply, ApplyError> {
+        Ok(match command {
+            Command::Noop => Reply::Noop,
+            Command::Put(put) => Reply::Put(self.apply_put(records, put)?),
+            Command::DeleteRange(delete) => {
+                Reply::DeleteRange(self.run_delete(records, &delete.range, delete.prev_kv)?)
+            }
+            Command::Txn(txn) => Reply::Txn(self.apply_txn(records, txn)?),
+            Command::Compact(compact) => {
+                self.space.compact(compact.revision)?;
+                self.save(&MetaRow::CompactScheduled(compact.revision));
+                Reply::Compact
+            }
+            Command::LeaseGrant(grant) => {
+                let reply = self.leases.grant(grant)?;
+                self.save(&MetaRow::Lease { id: reply.id, ttl_s: reply.ttl_s, remaining_s: 0 });
+                Reply::LeaseGrant(reply)
+            }
+            Command::LeaseRevoke(revoke) => {
+                if !self.end_lease(revoke.id) {
+                    return Err(ApplyError::LeaseNotFound);
+                }
+                Reply::LeaseRevoke
+            }
+            Command::LeaseExpire(expire) => Reply::LeaseExpire(self.expire_leases(term, expire)),
+            Command::LeaseCheckpoint(checkpoint) => {
+                Reply::LeaseCheckpoint(self.checkpoint_leases(checkpoint))
+            }
+            Command::Alarm(alarm) => Reply::Alarm(self.set_alarm(alarm)),
+            Command::Auth(command) => {
+                self.auth.apply(command)?;
+                self.save_auth();
+                Reply::Auth
+            }
+            Command::MemberAttributes(attributes) => {
+                self.save(&MetaRow::Member(attributes.clone()));
+                self.members.insert(attributes.member, attributes.clone());
+                Reply::MemberAttributes
+            }
+            Command::ClusterVersion(ClusterVersion { version }) => {
+                self.save(&MetaRow::ClusterVersion(version.clone()));
+                self.cluster_version = Some(version.clone());
+                Reply::ClusterVersion
+            }
+        })
+    }
+
+    /// Whether the caller may do this now. `apply` asks it for every command; the edge asks it for all the rest.
+    pub fn authorize(&self, caller: &Caller, operation: Operation<'_>) -> Result<(), AuthError> {
+        authorize(&self.auth, &self.leases, caller, operation)
+    }
+
+    fn check_alarms(&self, command: &Command) -> Result<(), ApplyError> {
+        let is_on = |kind| self.alarms.iter().any(|alarm| alarm.kind == kind);
+        if self.alarms.is_empty() {
+            return Ok(());
+        }
+        if is_on(AlarmKind::Corrupt) && touches_keys(command) {
+            return Err(ApplyError::Corrupt);
+        }
+        if is_on(AlarmKind::NoSpace) && cost_bytes(command) > 0 {
+            return Err(ApplyError::NoSpace);
+        }
+        Ok(())
+    }
+
+    /// Whether the quota has room for what the command adds. If not, the edge refuses it and raises the alarm.
+    pub fn has_space_for(&self, command: &Command) -> bool {
+        let cost = cost_bytes(command);
+        cost == 0 || self.quota_bytes == 0 || self.space.sizes.live_bytes + cost < self.quota_bytes
+    }
+
+    pub fn set_quota_bytes(&mut self, quota_bytes: u64) {
+        self.quota_bytes = quota_bytes;
+    }
+
+    /// Deletes the lease and its keys, in key order, in one revision. False if there is no such lease.
+    fn end_lease(&mut self, id: i64) -> bool {
+        let Some(keys) = self.leases.remove(id) else { return false };
+        self.space.unflushed.delete_meta(meta::lease_key(id));
+        self.delete_keys(&keys);
+        self.space.commit();
+        true
+    }
+
+    fn expire_leases(&mut self, term: u64, expire: &LeaseExpire) -> Vec<i64> {
+        if expire.term != term {
+            return Vec::new();
+        }
+        expire.ids.iter().copied().filter(|id| self.end_lease(*id)).collect()
+    }
+
+    fn checkpoint_leases(&mut self, checkpoint: &LeaseCheckpoint) -> Vec<LeaseRemaining> {
+        let mut changed = Vec::new();
+        for remaining in &checkpoint.leases {
+            let Some(lease) = self.leases.checkpoint(*remaining) else { continue };
+            let (id, remaining_s) = (remaining.id, lease.remaining_s);
+            let row = MetaRow::Lease { id, ttl_s: lease.ttl_s, remaining_s };
+            self.save(&row);
+            changed.push(LeaseRemaining { id, remaining_s });
+        }
+        changed
+    }
+
+    fn set_alarm(&mut self, command: &AlarmCommand) -> Vec<AlarmMember> {
+        match (command.action, command.kind) {
+            (AlarmAction::Activate, None) => Vec::new(),
+            (AlarmAction::Activate, Some(kind)) => {
+                let alarm = AlarmMember { member: command.member, kind };
+                if self.alarms.insert(alarm) {
+                    self.save(&MetaRow::Alarm(alarm));
+                }
+                vec![alarm]
+            }
+            (AlarmAction::Deactivate, kind) => {
+                let meant = |alarm: &&AlarmMember| {
+                    (command.member == 0 || alarm.member == command.member)
+                        && kind.is_none_or(|kind| alarm.kind == kind)
+                };
+                let gone: Vec<AlarmMember> = self.alarms.iter().filter(meant).copied().collect();
+                for alarm in &gone {
+                    self.alarms.remove(alarm);
+                    self.space.unflushed.delete_meta(meta::alarm_key(*alarm));
+                }
+                gone
+            }
+        }
+    }
+
+    fn save(&mut self, row: &MetaRow) {
+        let (key, value) = row.encode();
+        self.space.unflushed.set_meta(key, value);
+    }
+
+    fn save_auth(&mut self) {
+        self.save(&MetaRow::Auth { enabled: self.auth.enabled, revision: self.auth.revision });
+        let changed = std::mem::take(&mut self.auth.changed);
+        for name in changed.users {
+            match self.auth.users.get(&name).cloned() {
+                Some(user) => self.save(&MetaRow::User(name, user)),
+                None => self.space.unflushed.delete_meta(meta::user_key(&name)),
+            }
+        }
+        for name in changed.roles {
+            match self.auth.roles.get(&name).cloned() {
+                Some(role) => self.save(&MetaRow::Role(name, role)),
+                None => self.space.unflushed.delete_meta(meta::role_key(&name)),
+            }
+        }
+    }
+
+    /// What must reach the disk since the last call: records ascending, then deletions, then meta rows. The caller
+    /// commits all of it in one transaction together with the applied index.
     pub fn take_rows(&mut self) -> Vec<Row> {
-        unimplemented!()
+        if self.is_broken {
+            return Vec::new();
+        }
+        if self.saved_revision != self.space.revision {
+            self.saved_revision = self.space.revision;
+            self.save(&MetaRow::Revision(self.saved_revision));
+        }
+        self.space.unflushed.take_rows()
     }
+
+    /// Records up to `upto` are committed: `Records` answers for them from now on.
     pub fn flushed(&mut self, upto: Revision) {
-        unimplemented!()
+        self.space.unflushed.flushed(upto);
     }
+
+    /// Removes a bounded part of what compaction made unreachable. True if there is more to do.
     pub fn compact_step(&mut self, keys_max: usize) -> bool {
-        unimplemented!()
+        if self.space.compact_step(keys_max) {
+            self.save(&MetaRow::CompactFinished(self.space.compaction.finished));
+        }
+        self.space.compaction_pending()
     }
+
+    /// Whether garbage of the last compaction is still there physically.
     pub fn compaction_pending(&self) -> bool {
-        unimplemented!()
+        self.space.compaction_pending()
     }
+
     pub fn range(&self, records: &dyn Records, query: &RangeQuery) -> Result<RangeReply, RangeError> {
-        unimplemented!()
+        self.space.range(records, &self.leases, query)
     }
+
+    /// The next piece of a long read; empty pieces may come before the cursor is done, while keys are only counted.
     pub fn range_chunk(
         &self,
         records: &dyn Records,
@@ -119,90 +275,162 @@ impl Store {
         rows_max: usize,
         size_bytes_max: usize,
     ) -> Result<Vec<KeyValue>, RangeError> {
-        unimplemented!()
+        self.space.range_piece(records, &self.leases, cursor, rows_max, size_bytes_max)
     }
+
+    /// Answers a transaction for which `Txn::is_read_only` holds.
     pub fn read_txn(&self, records: &dyn Records, txn: &Txn) -> Result<TxnReply, RangeError> {
-        unimplemented!()
+        self.run_read_txn(records, txn)
     }
+
+    /// History from `from_revision` in whole revisions, as much as the bound allows; empty if it lies ahead.
     pub fn events(
         &self,
         records: &dyn Records,
         from_revision: i64,
         bound: EventsBound,
     ) -> Result<Vec<Arc<EventBatch>>, EventsError> {
-        unimplemented!()
+        self.space.events(records, from_revision, bound)
     }
+
+    /// What the key held before the event; `None` for a creation, or when compaction already took it away.
     pub fn previous(&self, records: &dyn Records, event: &Event) -> Result<Option<KeyValue>, RecordsError> {
-        unimplemented!()
+        self.space.previous(records, event)
     }
-    pub fn authorize(&self, caller: &Caller, operation: Operation<'_>) -> Result<(), AuthError> {
-        unimplemented!()
-    }
-    pub fn has_space_for(&self, command: &Command) -> bool {
-        unimplemented!()
-    }
+
     pub fn revision(&self) -> i64 {
-        unimplemented!()
+        self.space.revision
     }
+
+    /// 0 before the first compaction.
     pub fn compact_revision(&self) -> i64 {
-        unimplemented!()
+        self.space.compaction.scheduled
     }
-    pub fn hash_kv(&self, records: &dyn Records, revision: i64) -> Result<HashKv, RangeError> {
-        unimplemented!()
-    }
-    pub fn state_hash(&self) -> u64 {
-        unimplemented!()
-    }
+
+    /// Keys that exist now.
     pub fn key_count(&self) -> usize {
-        unimplemented!()
+        self.space.live_keys
     }
+
+    /// Records that are reachable at some revision; drops as soon as a compaction is applied.
     pub fn size_bytes_in_use(&self) -> u64 {
-        unimplemented!()
+        self.space.sizes.live_bytes
     }
+
+    /// Records that are in the state file or on the way there; drops as compaction steps run.
     pub fn size_bytes_allocated(&self) -> u64 {
-        unimplemented!()
+        self.space.sizes.allocated_bytes
     }
+
+    /// Records that wait for the flusher.
     pub fn unflushed_size_bytes(&self) -> usize {
-        unimplemented!()
+        self.space.unflushed.size_bytes()
     }
-    pub fn set_quota_bytes(&mut self, quota_bytes: u64) {
-        unimplemented!()
-    }
+
     /// Ids ascending.
     pub fn leases(&self) -> impl Iterator<Item = LeaseTime> + '_ {
-        std::iter::empty()
+        self.leases.times()
     }
+
     pub fn lease_ttl_s(&self, id: i64) -> Option<i64> {
-        unimplemented!()
+        self.leases.get(id).map(|lease| lease.ttl_s)
     }
+
     pub fn lease(&self, id: i64) -> Option<LeaseView> {
-        unimplemented!()
+        self.leases.view(id)
     }
+
     pub fn alarms(&self) -> Vec<AlarmMember> {
-        unimplemented!()
+        self.alarms.iter().copied().collect()
     }
+
     pub fn member_attributes(&self, member: u64) -> Option<&MemberAttributes> {
-        unimplemented!()
+        self.members.get(&member)
     }
+
     pub fn cluster_version(&self) -> Option<&str> {
-        unimplemented!()
+        self.cluster_version.as_deref()
     }
+
     pub fn auth_enabled(&self) -> bool {
-        unimplemented!()
+        self.auth.enabled
     }
+
     pub fn auth_revision(&self) -> u64 {
-        unimplemented!()
+        self.auth.revision
     }
+
+    /// Sorted.
     pub fn users(&self) -> Vec<String> {
-        unimplemented!()
+        self.auth.users.keys().cloned().collect()
     }
+
     pub fn user(&self, name: &str) -> Option<UserView> {
-        unimplemented!()
+        self.auth.user_view(name)
     }
+
+    /// Sorted.
     pub fn roles(&self) -> Vec<String> {
-        unimplemented!()
+        self.auth.roles.keys().cloned().collect()
     }
+
     pub fn role(&self, name: &str) -> Option<RoleView> {
-        unimplemented!()
+        self.auth.role_view(name)
+    }
+}
+
+/// What the quota charges for the command; 0 for what never needs space.
+fn cost_bytes(command: &Command) -> u64 {
+    match command {
+        Command::Put(put) => put_cost_bytes(put),
+        Command::Txn(txn) => txn_cost_bytes(txn),
+        Command::LeaseGrant(_) => LEASE_COST_BYTES,
+        Command::Noop
+        | Command::DeleteRange(_)
+        | Command::Compact(_)
+        | Command::LeaseRevoke(_)
+        | Command::LeaseExpire(_)
+        | Command::LeaseCheckpoint(_)
+        | Command::Alarm(_)
+        | Command::Auth(_)
+        | Command::MemberAttributes(_)
+        | Command::ClusterVersion(_) => 0,
+    }
+}
+
+fn put_cost_bytes(put: &Put) -> u64 {
+    PUT_COST_BYTES + put.key.len() as u64 + put.value.len() as u64
+}
+
+/// The dearer branch.
+fn txn_cost_bytes(txn: &Txn) -> u64 {
+    let cost = |ops: &[Op]| -> u64 {
+        ops.iter()
+            .map(|op| match op {
+                Op::Put(put) => put_cost_bytes(put),
+                Op::Txn(nested) => txn_cost_bytes(nested),
+                Op::Range(_) | Op::DeleteRange(_) => 0,
+            })
+            .sum()
+    };
+    cost(&txn.success).max(cost(&txn.failure))
+}
+
+/// Whether a corrupt cluster must refuse the command.
+fn touches_keys(command: &Command) -> bool {
+    match command {
+        Command::Put(_)
+        | Command::DeleteRange(_)
+        | Command::Txn(_)
+        | Command::Compact(_)
+        | Command::LeaseGrant(_)
+        | Command::LeaseRevoke(_)
+        | Command::LeaseExpire(_) => true,
+        Command::Noop
+        | Command::LeaseCheckpoint(_)
+        | Command::Alarm(_)
+        | Command::Auth(_)
+        | Command::MemberAttributes(_)
+        | Command::ClusterVersion(_) => false,
     }
 }

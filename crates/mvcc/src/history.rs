@@ -1,0 +1,150 @@
+//! History for watchers: from memory while it is there, else from records, always in whole revisions.
+//!
+//! Invariants: what is returned is without gaps: a revision that should have records and has none is an error, not
+//! silence. Not here: who watches what.
+
+use crate::events::{Event, EventBatch, EventKind, EventsBound};
+use crate::keys::{KeyValue, Revision};
+use crate::record;
+use crate::reply::EventsError;
+use crate::rows::{Records, RecordsError};
+use crate::space::Space;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Records read at a time.
+const SCAN_ROWS: usize = 512;
+
+impl Space {
+    pub(crate) fn events(
+        &self,
+        records: &dyn Records,
+        from_revision: i64,
+        bound: EventsBound,
+    ) -> Result<Vec<Arc<EventBatch>>, EventsError> {
+        let mut batches = Bounded { bound, size_bytes: 0, batches: Vec::new() };
+        // The store begins at revision 1, which changed nothing.
+        let from = from_revision.max(2);
+        let in_memory_from = self.log.first().unwrap_or(self.revision + 1);
+        if from < in_memory_from {
+            let compact_revision = self.compaction.scheduled;
+            if from_revision < compact_revision {
+                return Err(EventsError::Compacted { compact_revision });
+            }
+            self.read_history(records, from, in_memory_from, &mut batches)?;
+        }
+        if from <= self.revision {
+            for batch in self.log.from(from.max(in_memory_from)) {
+                if batches.is_full() {
+                    break;
+                }
+                batches.push(batch.clone());
+            }
+        }
+        Ok(batches.batches)
+    }
+
+    /// Reads `from..end` until the bound is reached.
+    fn read_history(
+        &self,
+        records: &dyn Records,
+        from: i64,
+        end: i64,
+        batches: &mut Bounded,
+    ) -> Result<(), RecordsError> {
+        let mut after = Revision::new(from, -1);
+        let mut open = EventBatch { revision: from, events: Vec::new() };
+        while open.revision < end && !batches.is_full() {
+            let rows = self.rows_after(records, after, SCAN_ROWS)?;
+            let is_last = rows.len() < SCAN_ROWS;
+            for (revision, bytes) in rows {
+                after = revision;
+                if revision.main > open.revision {
+                    let next = EventBatch { revision: open.revision + 1, events: Vec::new() };
+                    batches.push_whole(std::mem::replace(&mut open, next))?;
+                    if open.revision >= end || batches.is_full() {
+                        return Ok(());
+                    }
+                }
+                if revision.main != open.revision {
+                    return Err(RecordsError::Missing { revision: Revision::new(open.revision, 0) });
+                }
+                let record = record::decode(revision, &bytes)?;
+                let kind = if record.is_delete { EventKind::Delete } else { EventKind::Put };
+                open.events.push(Event { kind, kv: record.kv, replaced: None });
+            }
+            if is_last {
+                let reached = open.revision + 1;
+                batches.push_whole(open)?;
+                let missing = RecordsError::Missing { revision: Revision::new(reached, 0) };
+                return if reached < end { Err(missing) } else { Ok(()) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Up to `rows_max` records behind `after`, from the state file and then from the unflushed layer.
+    pub(crate) fn rows_after(
+        &self,
+        records: &dyn Records,
+        after: Revision,
+        rows_max: usize,
+    ) -> Result<Vec<(Revision, Bytes)>, RecordsError> {
+        let mut rows = records.scan(Revision::new(after.main, after.sub + 1), rows_max)?;
+        if rows.len() < rows_max {
+            let last = rows.last().map_or(after, |(revision, _)| *revision);
+            rows.extend(self.unflushed.after(last).take(rows_max - rows.len()).cloned());
+        }
+        Ok(rows)
+    }
+
+    /// What the key held before the event; `None` for a creation, or when compaction already took it away.
+    pub(crate) fn previous(
+        &self,
+        records: &dyn Records,
+        event: &Event,
+    ) -> Result<Option<KeyValue>, RecordsError> {
+        if event.kind == EventKind::Put && event.kv.version == 1 {
+            return Ok(None);
+        }
+        let indexed = || {
+            let history = self.index.get(&event.kv.key)?;
+            history.at(event.kv.mod_revision - 1).filter(|state| state.is_live()).map(|state| state.revision)
+        };
+        let Some(revision) = event.replaced.or_else(indexed) else { return Ok(None) };
+        match self.record(records, revision) {
+            Ok(record) => Ok(Some(record.kv)),
+            Err(RecordsError::Missing { .. }) if indexed() != Some(revision) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Collects batches up to a bound; the first one always fits.
+struct Bounded {
+    bound: EventsBound,
+    size_bytes: usize,
+    batches: Vec<Arc<EventBatch>>,
+}
+
+impl Bounded {
+    fn is_full(&self) -> bool {
+        !self.batches.is_empty()
+            && (self.batches.len() >= self.bound.revisions_max
+                || self.size_bytes >= self.bound.size_bytes_max)
+    }
+
+    fn push(&mut self, batch: Arc<EventBatch>) {
+        self.size_bytes += batch.size_bytes();
+        self.batches.push(batch);
+    }
+
+    /// Every revision changed something, so a batch without events means that records are missing.
+    fn push_whole(&mut self, batch: EventBatch) -> Result<(), RecordsError> {
+        if batch.events.is_empty() {
+            return Err(RecordsError::Missing { revision: Revision::new(batch.revision, 0) });
+        }
+        self.push(Arc::new(batch));
+        Ok(())
+    }
+}
