@@ -12,6 +12,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 pub use typed::{TypeError, prune};
+pub(crate) use typed::{is_omitted, zero};
 
 use crate::{Object, Value};
 

@@ -164,6 +164,16 @@ impl Walk<'_> {
     }
 }
 
+/// What Go writes for a value of this kind that nobody set; `None` where that is null.
+pub(crate) fn zero(schema: &Schema, kind: &Kind) -> Option<Value> {
+    Walk { schema, unknown: Vec::new() }.zero(kind)
+}
+
+/// Whether Go leaves this value out of the JSON of a field that is no pointer.
+pub(crate) fn is_omitted(field: &Field, value: &Value) -> bool {
+    !field.keep_empty && is_empty(field, value)
+}
+
 fn keep_error(slot: &mut Option<TypeError>, error: TypeError) -> bool {
     *slot = Some(error);
     false
