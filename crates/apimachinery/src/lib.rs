@@ -8,12 +8,14 @@ pub mod json;
 pub mod kinds;
 pub mod meta;
 pub mod names;
+pub mod patch;
 pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod time;
+pub mod yaml;
 
 /// An ordered JSON tree: object members keep the order in which they were read.
 pub type Value = serde_json::Value;
