@@ -1,84 +1,283 @@
-//! The cloneable handle. (First step: signatures; requests answer with a clear error until the writer lands.)
+//! The cloneable handle, the queue behind it, and the owner that empties the queue.
+//!
+//! Always holds: requests are written in the order in which they were queued. The owner ends once `close` was called
+//! or the last handle is gone, after writing what is queued. The queue has no bound of its own: who queues must
+//! bound it (`Metrics::queued_bytes`), because a log that refused a vote or an entry would not be one.
+//! Not here: batches and files (writer.rs).
+
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::{Config, Disk, Done, Entry, Metrics, OpenError, ReadError, Recovered};
+use crate::api::{Config, Done, Entry, Metrics, OpenError, ReadError, Recovered};
+use crate::disk::Disk;
+use crate::index::{Index, Located, Run};
+use crate::recovery;
+use crate::replay;
+use crate::segment::Window;
+use crate::writer::{Request, Writer};
+
+/// Idle time before a piece of background work; short, so that preparing goes on between bursts.
+const PAUSE: Duration = Duration::from_millis(2);
+/// So many pauses without a request, 10 ms, and a mark of its own is written.
+const PAUSES_BEFORE_MARK: u32 = 5;
+/// Entries located at once by a read.
+const READ_RUN_ENTRIES_MAX: usize = 4096;
+/// A read tries again when the file was recycled under it; each time the log has moved on.
+const READ_ATTEMPTS_MAX: u32 = 3;
+
+#[derive(Default)]
+pub(crate) struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    pub(crate) index: RwLock<Index>,
+    pub(crate) metrics: Mutex<Metrics>,
+}
+
+#[derive(Default)]
+struct Queue {
+    requests: Vec<(Request, Option<Done>)>,
+    closing: bool,
+    /// The owner is gone.
+    ended: bool,
+    threaded: bool,
+}
+
+/// Dropped with the last handle.
+struct Lifeline(Arc<Shared>);
+
+impl Drop for Lifeline {
+    fn drop(&mut self) {
+        self.0.queue.lock().closing = true;
+        self.0.changed.notify_all();
+    }
+}
 
 #[derive(Clone)]
-pub struct Wal {}
+pub struct Wal {
+    shared: Arc<Shared>,
+    _lifeline: Arc<Lifeline>,
+}
 
-/// Does the log's work when no thread is wanted (simulation).
-pub struct Owner {}
-
-impl Owner {
-    /// Writes all that waits, or does one piece of background work; `false`: there was nothing to do.
-    pub fn step(&mut self) -> bool {
-        false
-    }
+/// Does the log's work; dropping it releases the directory.
+pub struct Owner {
+    writer: Writer,
+    shared: Arc<Shared>,
 }
 
 /// Recovers the log and starts its owner thread.
 pub fn open(config: Config, disk: impl Disk) -> Result<(Wal, Recovered), OpenError> {
-    let _ = (config, disk);
-    Err(OpenError::Thread(io::Error::other("the log is not built yet")))
+    let (wal, owner, recovered) = open_inline(config, disk)?;
+    wal.shared.queue.lock().threaded = true;
+    thread::Builder::new().name("wal".to_owned()).spawn(move || owner.run()).map_err(OpenError::Thread)?;
+    Ok((wal, recovered))
 }
 
 /// Like `open`, without a thread: the caller calls `Owner::step`.
 pub fn open_inline(config: Config, disk: impl Disk) -> Result<(Wal, Owner, Recovered), OpenError> {
-    let _ = (config, disk);
-    Err(OpenError::Thread(io::Error::other("the log is not built yet")))
+    let shared = Arc::new(Shared::default());
+    let (writer, recovered) = recovery::recover(Box::new(disk), config, Arc::clone(&shared))?;
+    let lifeline = Arc::new(Lifeline(Arc::clone(&shared)));
+    let wal = Wal { shared: Arc::clone(&shared), _lifeline: lifeline };
+    Ok((wal, Owner { writer, shared }, recovered))
 }
 
-fn unbuilt(done: Done) {
-    done(Err(io::Error::other("the log is not built yet")));
+impl Owner {
+    /// Writes all that waits; when nothing waits does one piece of background work or writes the idle mark.
+    /// `false`: there was nothing to do.
+    pub fn step(&mut self) -> bool {
+        self.work() || self.writer.background() || self.writer.idle_mark()
+    }
+
+    /// Writes all that waits.
+    pub fn work(&mut self) -> bool {
+        let requests = std::mem::take(&mut self.shared.queue.lock().requests);
+        if requests.is_empty() {
+            return false;
+        }
+        self.writer.process(requests);
+        true
+    }
+
+    fn run(mut self) {
+        let mut pauses = 0;
+        loop {
+            if self.work() {
+                pauses = 0;
+                continue;
+            }
+            if pauses >= PAUSES_BEFORE_MARK && !self.writer.idle_mark() && !self.writer.background() {
+                if self.wait(None) {
+                    return;
+                }
+                pauses = 0;
+                continue;
+            }
+            if self.wait(Some(PAUSE)) {
+                return;
+            }
+            if self.shared.queue.lock().requests.is_empty() {
+                pauses += 1;
+                self.writer.background();
+            }
+        }
+    }
+
+    /// Until something is queued or the time is over; `true`: closing, and nothing is left to write.
+    fn wait(&self, timeout: Option<Duration>) -> bool {
+        let mut queue = self.shared.queue.lock();
+        if queue.requests.is_empty() && !queue.closing {
+            match timeout {
+                Some(timeout) => {
+                    self.shared.changed.wait_for(&mut queue, timeout);
+                }
+                None => self.shared.changed.wait(&mut queue),
+            }
+        }
+        queue.closing && queue.requests.is_empty()
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let failure = self.writer.failure().cloned();
+        let error = || failure.as_ref().map_or_else(closed, |failure| failure.to_error());
+        self.writer.release();
+        let requests = {
+            let mut queue = self.shared.queue.lock();
+            queue.ended = true;
+            std::mem::take(&mut queue.requests)
+        };
+        self.shared.changed.notify_all();
+        for done in requests.into_iter().filter_map(|(_, done)| done) {
+            done(Err(error()));
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the log is closed")
 }
 
 impl Wal {
-    /// Indexes must follow the last one without a gap.
+    /// Queues the entries; their indexes must follow the last one without a gap, or `done` gets `InvalidInput`.
+    /// `done` runs on the owner thread after the sync that covers them. Any other error: the log is dead, the
+    /// process must end.
     pub fn append(&self, entries: Vec<Entry>, done: Done) {
-        let _ = entries;
-        unbuilt(done);
+        self.queue(Request::Append(entries), Some(done));
     }
 
     pub fn save_vote(&self, payload: Bytes, done: Done) {
-        let _ = payload;
-        unbuilt(done);
+        self.queue(Request::Vote(payload), Some(done));
     }
 
-    /// A hint: written with the next batch or after some idle milliseconds.
+    /// A hint: written with the next batch, or after some idle milliseconds.
     pub fn save_committed(&self, payload: Bytes) {
-        let _ = payload;
+        self.queue(Request::Committed(payload), None);
     }
 
     /// Drops the entries with `index >= from_index`.
     pub fn truncate(&self, from_index: u64, done: Done) {
-        let _ = from_index;
-        unbuilt(done);
+        self.queue(Request::Truncate(from_index), Some(done));
     }
 
-    /// Drops the entries with `index <= upto_index`; whole segments are recycled later.
+    /// Drops the entries with `index <= upto_index`; whole segments are recycled in the background. The payload
+    /// comes back as `Recovered::purged`.
     pub fn purge(&self, upto_index: u64, payload: Bytes, done: Done) {
-        let _ = (upto_index, payload);
-        unbuilt(done);
+        self.queue(Request::Purge(upto_index, payload), Some(done));
     }
 
-    /// The quarantine after `Damage::LostAcknowledged` is over.
+    /// Ends the quarantine after `Damage::LostAcknowledged`: what was lost is in the log again.
     pub fn healed(&self, done: Done) {
-        unbuilt(done);
+        self.queue(Request::Healed, Some(done));
     }
 
-    /// Entries of the range that are on disk, from its start, at least one if there is one, about `size_bytes_max`.
+    fn queue(&self, request: Request, done: Option<Done>) {
+        let size_bytes = request.size_bytes();
+        let refused = {
+            let mut queue = self.shared.queue.lock();
+            if queue.ended || queue.closing {
+                done
+            } else {
+                queue.requests.push((request, done));
+                self.shared.metrics.lock().queued_bytes += size_bytes;
+                self.shared.changed.notify_all();
+                None
+            }
+        };
+        if let Some(done) = refused {
+            done(Err(closed()));
+        }
+    }
+
+    /// Entries of the range that are on disk, from its start, at least one if there is one, and no more once
+    /// `size_bytes_max` of payload are reached. Beyond the log's end: none.
     pub fn read(&self, range: Range<u64>, size_bytes_max: u64) -> Result<Vec<Entry>, ReadError> {
-        let _ = (range, size_bytes_max);
-        Ok(Vec::new())
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut size_bytes = 0;
+        let mut index = range.start;
+        let mut attempts = 0;
+        while index < range.end && (entries.is_empty() || size_bytes < size_bytes_max) {
+            let count_max = usize::try_from(range.end - index).unwrap_or(usize::MAX).min(READ_RUN_ENTRIES_MAX);
+            let run = match self.shared.index.read().locate(index, count_max) {
+                Located::Run(run) => run,
+                Located::Beyond => break,
+                Located::Below(_) if !entries.is_empty() => break,
+                Located::Below(first_index) => return Err(ReadError::Purged { index, first_index }),
+            };
+            let before = index;
+            let offset = read_run(&run, &mut index, &mut entries, &mut size_bytes, size_bytes_max)?;
+            attempts = if index > before { 0 } else { attempts + 1 };
+            if let Some(offset) = offset.filter(|_| attempts >= READ_ATTEMPTS_MAX) {
+                return Err(ReadError::Corrupt { file: run.path, offset, index });
+            }
+        }
+        Ok(entries)
     }
 
     pub fn metrics(&self) -> Metrics {
-        Metrics::default()
+        self.shared.metrics.lock().clone()
     }
 
-    /// Writes what is queued, ends the owner thread, waits for that; the lock is free afterwards.
-    pub fn close(&self) {}
+    /// Writes what is queued, ends the owner thread and waits for it; the directory is free afterwards. Not to be
+    /// called from a callback.
+    pub fn close(&self) {
+        let mut queue = self.shared.queue.lock();
+        queue.closing = true;
+        self.shared.changed.notify_all();
+        while queue.threaded && !queue.ended {
+            self.shared.changed.wait(&mut queue);
+        }
+    }
+}
+
+/// `Some(offset)`: no intact record of `index` lies there.
+fn read_run(
+    run: &Run,
+    index: &mut u64,
+    entries: &mut Vec<Entry>,
+    size_bytes: &mut u64,
+    size_bytes_max: u64,
+) -> Result<Option<u64>, ReadError> {
+    let failed = |source| ReadError::Disk { file: run.path.clone(), source };
+    let mut window = Window::new(&*run.file).map_err(failed)?;
+    for offset in run.offsets.iter().copied().map(u64::from) {
+        if !entries.is_empty() && *size_bytes >= size_bytes_max {
+            break;
+        }
+        let record = replay::read(&mut window, run.seed, offset).map_err(failed)?;
+        let Some((header, payload)) = record.filter(|(header, _)| header.index == *index) else {
+            return Ok(Some(offset));
+        };
+        *size_bytes += payload.len() as u64;
+        let payload = Bytes::copy_from_slice(payload);
+        entries.push(Entry { term: header.term, index: *index, payload });
+        *index += 1;
+    }
+    Ok(None)
 }

@@ -7,8 +7,20 @@
 //! Format: docs/formats.md, "Write-ahead log". Not here: what the payloads mean, Raft, tokio.
 
 mod api;
+mod chain;
+pub mod crash_suite;
+mod damage;
 mod disk;
 mod handle;
+mod index;
+mod planted;
+mod record;
+mod recovery;
+mod replay;
+mod segment;
+pub mod sim_disk;
+mod spare;
+mod writer;
 
 pub use api::{
     Config, Damage, Done, Entry, FSYNC_BUCKETS_S, Identity, Metrics, OpenError, ReadError, Recovered,

@@ -1,0 +1,81 @@
+//! Bugs that the crash suite must find: each is off except in a unit test that turns it on for its own thread.
+//!
+//! Always holds: outside `cfg(test)` the answer is the constant `false`. Not here: the suite (crash_suite.rs).
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "each is made only by the unit tests that plant it")]
+pub(crate) enum Bug {
+    /// Checksums do not depend on the segment: a recycled block passes for new.
+    ChecksumNotSeeded,
+    /// Callbacks run before the fdatasync.
+    AcknowledgeBeforeSync,
+    /// A new segment gets its name before its header is synced.
+    NameBeforeHeader,
+    /// The directory is not synced after a segment got its name.
+    DirectoryNotSynced,
+    /// Segments are recycled without syncing the directory in between.
+    RecycleUnordered,
+    /// After a torn write the log goes on in the same segment, over the stale records.
+    StaleTailKept,
+    /// A mark is written into the batch that it speaks for.
+    MarkTooEarly,
+    /// Recovery does not sync what it found in the page cache.
+    FoundNotSynced,
+    /// Recovery looks for no mark behind damage: lost data passes for a torn write.
+    MarksIgnored,
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+pub(crate) fn is(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+#[cfg(not(test))]
+pub(crate) const fn is(_bug: Bug) -> bool {
+    false
+}
+
+/// Runs `work` with the bug in place.
+#[cfg(test)]
+pub(crate) fn with<T>(bug: Bug, work: impl FnOnce() -> T) -> T {
+    PLANTED.set(Some(bug));
+    let result = work();
+    PLANTED.set(None);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crash_suite;
+
+    /// Enough to find each many times over; the suite itself runs this many by default.
+    const STATES: u64 = 20_000;
+
+    #[test]
+    fn the_crash_suite_finds_every_planted_bug() {
+        for bug in [
+            Bug::ChecksumNotSeeded,
+            Bug::AcknowledgeBeforeSync,
+            Bug::NameBeforeHeader,
+            Bug::DirectoryNotSynced,
+            Bug::RecycleUnordered,
+            Bug::StaleTailKept,
+            Bug::MarkTooEarly,
+            Bug::FoundNotSynced,
+            Bug::MarksIgnored,
+        ] {
+            let result = std::panic::catch_unwind(|| with(bug, || crash_suite::run(STATES, 1)));
+            match result {
+                Ok(Ok(report)) => println!("{bug:?} NOT FOUND in {report:?}"),
+                Ok(Err(finding)) => println!("{bug:?}: {finding}"),
+                Err(_) => println!("{bug:?}: panic"),
+            }
+        }
+    }
+}
