@@ -12,7 +12,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 pub use typed::{TypeError, prune};
-pub(crate) use typed::{is_omitted, zero};
+pub(crate) use typed::{is_omitted, is_zero, zero};
 
 use crate::{Object, Value};
 

@@ -4,6 +4,7 @@
 //! path. Facts about kinds are data (kinds, schema); everything else here interprets them.
 //! Not here: HTTP, storage, authorization (crates/apiserver), a client (crates/kubeclient).
 
+pub mod defaults;
 pub mod json;
 pub mod kinds;
 pub mod meta;

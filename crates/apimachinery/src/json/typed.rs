@@ -185,12 +185,19 @@ fn is_empty(field: &Field, value: &Value) -> bool {
         (Kind::Ref(_) | Kind::Quantity | Kind::IntOrString | Kind::Raw | Kind::Json | Kind::FieldsV1, _) => {
             false
         }
-        (_, Value::Bool(value)) => !value,
-        (_, Value::Number(number)) => number.as_f64() == Some(0.0),
-        (_, Value::String(text)) => text.is_empty(),
-        (_, Value::Array(items)) => items.is_empty(),
-        (_, Value::Object(members)) => members.is_empty(),
-        (_, Value::Null) => true,
+        (_, value) => is_zero(value),
+    }
+}
+
+/// Null, false, zero, and empty text, lists and objects.
+pub(crate) fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
     }
 }
 
