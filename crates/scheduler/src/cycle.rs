@@ -107,10 +107,9 @@ fn first_rejection(filters: &[&Filter], pod: &Pod, node: &Node) -> Option<(&'sta
         .find_map(|filter| (filter.filter)(pod, node).err().map(|rejection| (filter.name, rejection)))
 }
 
-/// True if the plugin of that name lets the pod onto the node: the hint whether an event helps a pod that it rejected.
-pub(crate) fn passes(plugin: &str, pod: &Pod, node: &Node) -> bool {
-    let filter = FILTERS.iter().find(|filter| filter.name == plugin);
-    filter.is_none_or(|filter| !(filter.applies)(pod) || (filter.filter)(pod, node).is_ok())
+/// True if no plugin rejects the node: an event on it helps exactly the pods that now fit.
+pub(crate) fn fits(pod: &Pod, node: &Node) -> bool {
+    FILTERS.iter().all(|filter| !(filter.applies)(pod) || (filter.filter)(pod, node).is_ok())
 }
 
 fn score_all(pod: &Pod, feasible: &[&Node]) -> Vec<(Verdict, i64)> {
@@ -134,19 +133,6 @@ fn score_all(pod: &Pod, feasible: &[&Node]) -> Vec<(Verdict, i64)> {
 impl Cycle {
     pub(crate) fn feasible_count(&self) -> usize {
         self.verdicts.iter().filter(|verdict| matches!(verdict.outcome, Outcome::Scored { .. })).count()
-    }
-
-    /// The plugins that rejected a node: only an event that one of them cares about can help the pod.
-    pub(crate) fn rejecting_plugins(&self) -> Vec<&'static str> {
-        let mut plugins: Vec<&'static str> = Vec::new();
-        for verdict in &self.verdicts {
-            if let Outcome::Rejected { plugin, .. } = &verdict.outcome
-                && !plugins.contains(plugin)
-            {
-                plugins.push(plugin);
-            }
-        }
-        plugins
     }
 
     /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s).` The counted reasons are

@@ -33,7 +33,7 @@ enum Place {
     Active,
     InFlight { woken: bool },
     Backoff { until_ms: u64 },
-    Unschedulable { since_ms: u64, backoff_until_ms: u64, plugins: Vec<&'static str> },
+    Unschedulable { since_ms: u64, backoff_until_ms: u64 },
     Gated,
 }
 
@@ -51,14 +51,15 @@ pub(crate) struct Attempt {
 }
 
 impl Queue {
-    /// Adds a pod that has no node, or takes over a changed one; a change wakes it.
-    pub(crate) fn update(&mut self, pod: Arc<Pod>, now_ms: u64) {
+    /// Adds a pod that has no node, or takes over a changed one. A change that could matter wakes it.
+    pub(crate) fn update(&mut self, pod: Arc<Pod>, matters: bool, now_ms: u64) {
         let gated = !pod.scheduling_gates.is_empty();
         let uid = pod.uid.clone();
         if let Some(mut entry) = self.take(&uid) {
             entry.pod = pod;
             entry.place = match entry.place {
                 _ if gated => Place::Gated,
+                place if !matters && place != Place::Gated => place,
                 Place::InFlight { .. } => Place::InFlight { woken: true },
                 Place::Backoff { until_ms } | Place::Unschedulable { backoff_until_ms: until_ms, .. }
                     if until_ms > now_ms =>
@@ -79,6 +80,10 @@ impl Queue {
         self.take(uid);
     }
 
+    pub(crate) fn has_active(&self) -> bool {
+        !self.active.is_empty()
+    }
+
     /// The next pod to try; it is in flight until `failed` or `remove`.
     pub(crate) fn pop(&mut self) -> Option<Attempt> {
         let (_, _, uid) = self.active.first()?.clone();
@@ -90,15 +95,13 @@ impl Queue {
         Some(attempt)
     }
 
-    /// No node took the pod; `plugins` rejected them. It waits for an event that one of them cares about.
-    pub(crate) fn unschedulable(&mut self, uid: &PodUid, plugins: Vec<&'static str>, now_ms: u64) {
+    /// No node took the pod: it waits for an event that could help.
+    pub(crate) fn unschedulable(&mut self, uid: &PodUid, now_ms: u64) {
         let Some(mut entry) = self.take(uid) else { return };
         let backoff_until_ms = now_ms + backoff_ms(entry.attempts);
         entry.place = match entry.place {
             Place::InFlight { woken: true } => Place::Backoff { until_ms: backoff_until_ms },
-            Place::InFlight { woken: false } => {
-                Place::Unschedulable { since_ms: now_ms, backoff_until_ms, plugins }
-            }
+            Place::InFlight { woken: false } => Place::Unschedulable { since_ms: now_ms, backoff_until_ms },
             other => other, // changed meanwhile
         };
         self.put(uid.clone(), entry);
@@ -113,13 +116,13 @@ impl Queue {
         self.put(uid.clone(), entry);
     }
 
-    /// Something changed: wakes the pods for which `helps(pod, plugins that rejected it)` says so.
-    pub(crate) fn wake(&mut self, now_ms: u64, helps: impl Fn(&Pod, &[&'static str]) -> bool) {
+    /// Something changed: wakes the pods that it helps.
+    pub(crate) fn wake(&mut self, now_ms: u64, helps: impl Fn(&Pod) -> bool) {
         let mut woken = Vec::new();
         for (uid, entry) in &mut self.entries {
             match &mut entry.place {
                 Place::InFlight { woken } => *woken = true,
-                Place::Unschedulable { plugins, .. } if helps(&entry.pod, plugins) => woken.push(uid.clone()),
+                Place::Unschedulable { .. } if helps(&entry.pod) => woken.push(uid.clone()),
                 _ => {}
             }
         }
@@ -157,6 +160,7 @@ impl Queue {
     }
 
     /// Number of pods per place: active, backing off, unschedulable, gated.
+    #[cfg(test)]
     pub(crate) fn counts(&self) -> [usize; 4] {
         let mut counts = [0; 4];
         for entry in self.entries.values() {
@@ -214,7 +218,7 @@ mod tests {
     fn priority_comes_before_time_of_arrival() {
         let mut queue = Queue::default();
         for (name, priority, at_ms) in [("a", 0, 1), ("b", 10, 2), ("c", 0, 3)] {
-            queue.update(pod(name, priority), at_ms);
+            queue.update(pod(name, priority), true, at_ms);
         }
         let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue)).collect();
         assert_eq!(order, ["b", "a", "c"]);
@@ -223,12 +227,12 @@ mod tests {
     #[test]
     fn a_rejected_pod_waits_for_an_event_and_then_for_its_backoff() {
         let mut queue = Queue::default();
-        queue.update(pod("a", 0), 0);
+        queue.update(pod("a", 0), true, 0);
         popped(&mut queue);
-        queue.unschedulable(&"a".into(), vec!["NodeResourcesFit"], 0);
-        queue.wake(100, |_, _| false);
+        queue.unschedulable(&"a".into(), 0);
+        queue.wake(100, |_| false);
         assert_eq!(queue.counts(), [0, 0, 1, 0]);
-        queue.wake(100, |_, plugins| plugins.contains(&"NodeResourcesFit"));
+        queue.wake(100, |pod| pod.name == "a");
         assert_eq!(queue.advance(999), Some(1_000));
         assert_eq!(popped(&mut queue), None);
         queue.advance(1_000);
@@ -236,12 +240,24 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_the_status_alone_wakes_nobody() {
+        let mut queue = Queue::default();
+        queue.update(pod("a", 0), true, 0);
+        popped(&mut queue);
+        queue.unschedulable(&"a".into(), 0);
+        queue.update(pod("a", 0), false, 5_000);
+        assert_eq!(queue.counts(), [0, 0, 1, 0]);
+        queue.update(pod("a", 0), true, 5_000);
+        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
+    }
+
+    #[test]
     fn an_event_during_the_attempt_is_not_lost() {
         let mut queue = Queue::default();
-        queue.update(pod("a", 0), 0);
+        queue.update(pod("a", 0), true, 0);
         popped(&mut queue);
-        queue.wake(1, |_, _| false);
-        queue.unschedulable(&"a".into(), vec!["NodeResourcesFit"], 2);
+        queue.wake(1, |_| false);
+        queue.unschedulable(&"a".into(), 2);
         assert_eq!(queue.advance(2), Some(1_002));
     }
 
@@ -255,18 +271,18 @@ mod tests {
         let mut queue = Queue::default();
         let gated =
             json!({"metadata": {"name": "a", "uid": "a"}, "spec": {"schedulingGates": [{"name": "g"}]}});
-        queue.update(Arc::new(Pod::parse(Arc::new(gated))), 0);
+        queue.update(Arc::new(Pod::parse(Arc::new(gated))), true, 0);
         assert_eq!(popped(&mut queue), None);
-        queue.update(pod("a", 0), 1);
+        queue.update(pod("a", 0), true, 1);
         assert_eq!(popped(&mut queue).as_deref(), Some("a"));
     }
 
     #[test]
     fn a_pod_that_waits_five_minutes_is_tried_anyway() {
         let mut queue = Queue::default();
-        queue.update(pod("a", 0), 0);
+        queue.update(pod("a", 0), true, 0);
         popped(&mut queue);
-        queue.unschedulable(&"a".into(), vec!["NodeName"], 0);
+        queue.unschedulable(&"a".into(), 0);
         assert_eq!(queue.advance(1), Some(UNSCHEDULABLE_MS_MAX));
         queue.advance(UNSCHEDULABLE_MS_MAX);
         assert_eq!(popped(&mut queue).as_deref(), Some("a"));
