@@ -100,14 +100,12 @@ impl<'a> Writes<'a> {
 
     /// Both happen: a key may be put once, and not deleted as well.
     fn both(mut self, other: Writes<'a>) -> Result<Writes<'a>, CheckError> {
-        for key in &other.puts {
-            if self.deletes_any(key) || !self.puts.insert(key) {
-                return Err(CheckError::DuplicateKey);
-            }
-        }
-        if self.puts.iter().any(|key| other.deletes_any(key)) {
+        let put_twice = other.puts.iter().any(|key| self.puts.contains(key));
+        let deleted_after = !other.deletes.is_empty() && self.puts.iter().any(|key| other.deletes_any(key));
+        if put_twice || deleted_after || other.puts.iter().any(|key| self.deletes_any(key)) {
             return Err(CheckError::DuplicateKey);
         }
+        self.puts.extend(other.puts);
         self.deletes.extend(other.deletes);
         Ok(self)
     }

@@ -8,14 +8,22 @@
 use crate::reply::ApplyError;
 use crate::space::Space;
 
-#[derive(Default)]
 pub(crate) struct Compaction {
-    /// Below this, history is gone for readers; 0 before the first compaction.
+    /// Below this, history is gone for readers.
     pub(crate) scheduled: i64,
     /// The garbage of this revision is gone physically.
     pub(crate) finished: i64,
     pass: Option<Pass>,
 }
+
+impl Default for Compaction {
+    fn default() -> Compaction {
+        Compaction { scheduled: NEVER_COMPACTED, finished: NEVER_COMPACTED, pass: None }
+    }
+}
+
+/// etcd's number before the first compaction.
+const NEVER_COMPACTED: i64 = -1;
 
 struct Pass {
     revision: i64,

@@ -135,13 +135,13 @@ mod tests {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(
             hex(&sample().bytes),
-            "CRC_PUT0100\
+            "634843bd0100\
              0700000000000000010000000000000005000000000000000200000000000000090000000000000003000000\
              6b657976616c7565"
         );
         assert_eq!(
             hex(&encode_delete(REVISION, b"key").bytes),
-            "CRC_DEL0101\
+            "3c15b2130101\
              0700000000000000010000000000000000000000000000000000000000000000000000000000000003000000\
              6b6579"
         );

@@ -302,7 +302,7 @@ impl Store {
         self.space.revision
     }
 
-    /// 0 before the first compaction.
+    /// -1 before the first compaction, as in etcd.
     pub fn compact_revision(&self) -> i64 {
         self.space.compaction.scheduled
     }

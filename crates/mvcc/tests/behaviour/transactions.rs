@@ -1,0 +1,144 @@
+//! Transactions: compares, branches, nesting, order, and all-or-nothing refusals.
+
+use crate::script::check;
+
+#[test]
+fn the_branch_that_the_compares_choose_runs_in_one_revision() {
+    check(
+        "txn if version(a)=0 then { put a 1 ; put b 1 } else { get a } -> then: put at 2 ; put at 2, revision 2
+         txn if version(a)=0 then { put a 2 } else { get a }           -> else: a=1 count 1 at 2, revision 2
+         show b                                                        -> b=1 create 2 mod 2 version 1 lease 0
+         txn                                                           -> then:, revision 2
+         txn then { delete a..c }                                      -> then: deleted 2 at 3, revision 3
+         txn then { delete a..c }                                      -> then: deleted 0 at 3, revision 3",
+    );
+}
+
+/// Each compare of the example holds or not, as etcd has it.
+#[test]
+fn compares_hold_as_in_etcd() {
+    let before = "grant 7 ttl=60      -> lease 7 ttl 60
+                  put a m             -> revision 2
+                  put a m lease=7     -> revision 3
+                  put b n             -> revision 4
+                  put c o             -> revision 5
+                  delete c            -> deleted 1, revision 6";
+    let rows = [
+        ("version(a)=2", true),
+        ("version(a)!=2", false),
+        ("version(a)>1", true),
+        ("version(a)<2", false),
+        ("create(a)=2", true),
+        ("create(b)>3", true),
+        ("mod(a)=3", true),
+        ("mod(a)<3", false),
+        ("value(a)=m", true),
+        ("value(a)!=m", false),
+        ("value(a)<n", true),
+        ("value(a)>l", true),
+        ("lease(a)=7", true),
+        ("lease(b)=0", true),
+        ("lease(b)!=0", false),
+        // Missing and deleted keys are all zeros, but have no value at all.
+        ("version(x)=0", true),
+        ("version(c)=0", true),
+        ("create(x)<1", true),
+        ("mod(c)!=0", false),
+        ("lease(x)=0", true),
+        ("value(x)=\"\"", false),
+        ("value(x)!=m", false),
+        ("value(c)<z", false),
+        // A range holds when every key of it does.
+        ("version(a..c)>0", true),
+        ("version(a..c)=2", false),
+        ("value(a..)!=q", true),
+        ("value(a..)!=n", false),
+        ("mod(x..z)=0", true),
+        ("value(x..z)!=m", false),
+        // All must hold.
+        ("version(a)=2 version(b)=1", true),
+        ("version(a)=2 version(b)=2", false),
+    ];
+    let rows = rows.map(|(compares, holds)| {
+        format!("txn if {compares} -> {}, revision 6", if holds { "then:" } else { "else:" })
+    });
+    check(&format!("{before}\n{}", rows.join("\n")));
+}
+
+#[test]
+fn operations_see_what_earlier_ones_did() {
+    check(
+        "put a 0 -> revision 2
+         txn then { get a ; put a 1 ; get a ; range a.. @2 ; delete b ; put b 1 ; range a.. count } \
+             -> then: a=0 count 1 at 2 ; put at 3 ; a=1 count 1 at 3 ; a=0 count 1 at 3 ; deleted 0 at 3 ; put at 3 ; count 2 at 3, revision 3
+         txn then { delete a..z prev ; range a.. ; delete a..z } \
+             -> then: deleted 2 at 4, was a=1@3, was b=1@3 ; count 0 at 4 ; deleted 0 at 4, revision 4",
+    );
+}
+
+#[test]
+fn nested_compares_see_the_state_before_the_whole_transaction() {
+    check(
+        "txn then { put a 1 ; txn if version(a)=0 then { put b 1 } else { put c 1 } } \
+             -> then: put at 2 ; (then: put at 2), revision 2
+         txn then { delete a ; txn if version(a)=1 then { txn if value(b)=1 then { put d 1 } } } \
+             -> then: deleted 1 at 3 ; (then: (then: put at 3)), revision 3
+         range a.. -> b=1 d=1 count 2",
+    );
+}
+
+#[test]
+fn a_refused_transaction_has_no_effect() {
+    check(
+        r#"put a 1                                                      -> revision 2
+           put a 2                                                      -> revision 3
+           put a 3                                                      -> revision 4
+           compact 3                                                    -> ok
+           txn then { put b 1 ; put c 1 lease=7 }                       -> error: requested lease not found
+           txn then { put b 1 ; put c "" ignore-value }                 -> error: key not found
+           txn then { put b 1 ; put c 1 ignore-lease }                  -> error: key not found
+           txn then { put b 1 ; get a @2 }                              -> error: mvcc: required revision has been compacted
+           txn then { put b 1 ; get a @5 }                              -> error: mvcc: required revision is a future revision
+           txn then { put b 1 ; txn then { get a @9 } }                 -> error: mvcc: required revision is a future revision
+           txn then { put b 1 ; txn then { put c 1 lease=7 } }          -> error: requested lease not found
+           range a..                                                    -> a=3 count 1
+           revision                                                     -> 4
+           txn then { put b 1 ; get a @3 ; get a @4 }                   -> then: put at 5 ; a=2 count 1 at 5 ; a=3 count 1 at 5, revision 5"#,
+    );
+}
+
+#[test]
+fn a_branch_that_does_not_run_cannot_refuse() {
+    check(
+        "txn if version(a)=0 then { put a 1 } else { put b 1 lease=7 } -> then: put at 2, revision 2
+         txn if version(a)=0 then { get a @99 } else { put b 1 }       -> else: put at 3, revision 3",
+    );
+}
+
+#[test]
+fn changes_of_one_transaction_are_ordered_by_operation() {
+    check(
+        "txn then { put b 1 ; put a 1 ; txn then { put c 1 } ; put d 1 } \
+             -> then: put at 2 ; put at 2 ; (then: put at 2) ; put at 2, revision 2
+         txn then { delete d ; put e 1 ; delete a..c } -> then: deleted 1 at 3 ; put at 3 ; deleted 2 at 3, revision 3
+         events 1 -> 2: b=1 a=1 c=1 d=1, 3: -d e=1 -a -b",
+    );
+}
+
+#[test]
+fn a_transaction_without_writes_is_answered_without_the_log() {
+    let mut machine = crate::script::Machine::quiet();
+    machine.run("put a 1 -> revision 2");
+    let txn = crate::script::parse_txn(
+        "if version(a)=1 then { get a ; txn then { range a.. count } } else { get b }",
+    );
+    assert!(txn.is_read_only());
+    let reply = machine.store.read_txn(&machine.disk, &txn).unwrap();
+    assert!(reply.succeeded);
+    assert_eq!(reply.responses.len(), 2);
+    let future = crate::script::parse_txn("then { get a @3 }");
+    assert_eq!(machine.store.read_txn(&machine.disk, &future), Err(mvcc::RangeError::FutureRevision));
+    for writes in ["then { put a 1 }", "else { delete a }", "then { get a ; txn else { put a 1 } }"] {
+        assert!(!crate::script::parse_txn(writes).is_read_only(), "{writes}");
+    }
+}
