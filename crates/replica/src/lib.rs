@@ -1,1 +1,54 @@
-//! Placeholder header, replaced by the crate's author.
+//! One member of a replicated store: Raft (openraft) over the write-ahead log, the key space of `mvcc` as its state, the
+//! other members over gRPC.
+//!
+//! What always holds: a proposal is answered by local apply, at most once in the log; a linearizable read follows a
+//! round that began after it; a lease never expires early; what cannot be known is said to be unknown; after a failed
+//! write to a disk the member ends. Not here: what commands mean (mvcc), bytes of the log (wal), client protocols (store).
+
+mod codec;
+mod config;
+mod data_dir;
+mod fatal;
+mod flusher;
+mod handle;
+mod ids;
+mod leadership;
+mod leases;
+mod log_store;
+mod membership;
+mod metrics;
+mod peers;
+mod propose;
+mod purge;
+mod raft_types;
+mod read_index;
+mod snapshot;
+mod start;
+mod state;
+mod state_file;
+mod state_machine;
+mod waiters;
+mod watchdog;
+
+pub use config::{Config, Member, PeerTls};
+pub use data_dir::{Identity, stored_identity};
+pub use fatal::FatalReason;
+pub use flusher::FlushError;
+pub use handle::{Handle, LeaseError, Status};
+pub use ids::{cluster_id, member_id};
+pub use leadership::Leadership;
+pub use leases::LeaseRemaining;
+pub use membership::MembershipError;
+pub use metrics::Metrics;
+pub use peers::{DiscoverError, Discovered, LinkError, discover};
+pub use propose::ProposeError;
+pub use read_index::ReadError;
+pub use start::{StartError, start};
+
+pub(crate) type Raft = openraft::Raft<raft_types::TypeConfig, state_machine::StateMachine>;
+
+/// A member as the newest membership in the log (not only the applied one) knows it.
+fn node_of(raft: &Raft, id: u64) -> Option<raft_types::Node> {
+    use openraft::async_runtime::watch::WatchReceiver;
+    raft.metrics().borrow_watched().membership_config.get_node(&id).cloned()
+}

@@ -1,0 +1,108 @@
+//! What a member is started with. Plain data; parsing flags is the caller's business.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use crate::data_dir::Identity;
+
+/// A member as clients see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    pub id: u64,
+    /// Empty until the member has started and published it.
+    pub name: String,
+    pub peer_urls: Vec<String>,
+    pub client_urls: Vec<String>,
+    pub is_learner: bool,
+}
+
+/// TLS between members: one configuration for each direction, with whatever client authentication they ask for.
+#[derive(Clone)]
+pub struct PeerTls {
+    pub server: Arc<rustls::ServerConfig>,
+    pub client: Arc<rustls::ClientConfig>,
+}
+
+impl std::fmt::Debug for PeerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PeerTls")
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub identity: Identity,
+    pub name: String,
+    /// Created with mode 0700.
+    pub data_dir: PathBuf,
+    /// The members that a new cluster begins with, the same list on each of them. Used only when `new_cluster` is set
+    /// and the data directory is empty.
+    pub initial_members: Vec<Member>,
+    pub new_cluster: bool,
+    /// Rebuilding a cluster from one surviving member is not built; asking for it is refused.
+    pub force_new_cluster: bool,
+    pub listen_peer_urls: Vec<SocketAddr>,
+    pub advertise_peer_urls: Vec<String>,
+    pub peer_tls: Option<PeerTls>,
+    pub heartbeat_interval_ms: u64,
+    pub election_timeout_ms: u64,
+    pub pre_vote: bool,
+    /// Log entries kept behind the durable applied index, for followers that lag. At least 1.
+    pub snapshot_count: u64,
+    pub fsync: bool,
+    pub wal_segment_size_bytes: u64,
+    /// redb's page cache.
+    pub state_cache_size_bytes: usize,
+    /// Recent log entries kept in memory.
+    pub log_tail_size_bytes: usize,
+    pub limits: mvcc::Limits,
+    pub request_size_bytes_max: usize,
+    /// How long a proposal or a read waits.
+    pub request_timeout: Duration,
+    /// Proposals of this member's clients that may wait at the same time, and the greatest distance between the
+    /// committed and the applied index. Source: etcd server/etcdserver/v3_server.go `maxGapBetweenApplyAndCommitIndex`.
+    pub proposals_max: usize,
+    pub learners_max: usize,
+    pub strict_reconfig_check: bool,
+}
+
+impl Config {
+    /// etcd's defaults.
+    pub fn new(
+        identity: Identity,
+        name: impl Into<String>,
+        data_dir: impl Into<PathBuf>,
+        initial_members: Vec<Member>,
+        listen_peer_urls: Vec<SocketAddr>,
+    ) -> Config {
+        let advertised = initial_members.iter().find(|member| member.id == identity.member_id);
+        let advertise_peer_urls = advertised.map(|member| member.peer_urls.clone()).unwrap_or_default();
+        Config {
+            identity,
+            name: name.into(),
+            data_dir: data_dir.into(),
+            initial_members,
+            new_cluster: true,
+            force_new_cluster: false,
+            listen_peer_urls,
+            advertise_peer_urls,
+            peer_tls: None,
+            heartbeat_interval_ms: 100,
+            election_timeout_ms: 1_000,
+            pre_vote: true,
+            snapshot_count: 100_000,
+            fsync: true,
+            wal_segment_size_bytes: 64 << 20,
+            state_cache_size_bytes: 64 << 20,
+            log_tail_size_bytes: 64 << 20,
+            limits: mvcc::Limits::default(),
+            request_size_bytes_max: 1_572_864,
+            request_timeout: Duration::from_millis(5_000 + 2 * 1_000),
+            proposals_max: 5_000,
+            learners_max: 1,
+            strict_reconfig_check: true,
+        }
+    }
+}

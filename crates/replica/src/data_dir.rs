@@ -1,0 +1,172 @@
+//! A member's directory: who it belongs to, who has it open, whether the member may vote.
+//!
+//! ```text
+//! <data-dir>/member/identity     cluster and member id, checksummed, written once
+//!                   lock         held while a process has the directory open
+//!                   wal/         the log
+//!                   state.redb   the state file; state.redb.incoming while a snapshot is received
+//!                   quarantine   present while the member must not vote (see `Quarantine`)
+//! ```
+//! Invariant: a file appears under its name only whole and fsynced. Drawn in docs/formats.md.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, BufMut, Bytes};
+
+use crate::start::StartError;
+
+const IDENTITY_MAGIC: &[u8; 8] = b"BNCLMEM1";
+
+/// Which member of which cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub cluster_id: u64,
+    pub member_id: u64,
+}
+
+/// An opened and locked directory.
+pub(crate) struct DataDir {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Creates it with mode 0700 if it is missing.
+    pub(crate) fn open(data_dir: &Path) -> Result<DataDir, StartError> {
+        let root = data_dir.join("member");
+        let wrap = |source| StartError::Io { path: root.clone(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(wrap)?;
+        let path = root.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(wrap)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(DataDir { root, _lock: lock }),
+            Err(fs::TryLockError::WouldBlock) => Err(StartError::Locked { path }),
+            Err(fs::TryLockError::Error(source)) => Err(StartError::Io { path, source }),
+        }
+    }
+
+    pub(crate) fn wal(&self) -> PathBuf {
+        self.root.join("wal")
+    }
+
+    pub(crate) fn state_file(&self) -> PathBuf {
+        self.root.join("state.redb")
+    }
+
+    pub(crate) fn incoming_state_file(&self) -> PathBuf {
+        self.root.join("state.redb.incoming")
+    }
+
+    pub(crate) fn identity(&self) -> Result<Option<Identity>, StartError> {
+        read_identity(&self.root.join("identity"))
+    }
+
+    pub(crate) fn set_identity(&self, identity: Identity) -> Result<(), StartError> {
+        let path = self.root.join("identity");
+        let mut bytes = Vec::with_capacity(28);
+        bytes.put_slice(IDENTITY_MAGIC);
+        bytes.put_u64_le(identity.cluster_id);
+        bytes.put_u64_le(identity.member_id);
+        bytes.put_u32_le(crc32c::crc32c(&bytes));
+        self.write_whole("identity", &bytes).map_err(|source| StartError::Io { path, source })
+    }
+
+    /// Present while the member may have lost acknowledged log entries (or its whole directory), so that a vote of it
+    /// could elect a leader without them. It is removed when a leader has sent everything up to its commit index again.
+    pub(crate) fn quarantined(&self) -> bool {
+        self.root.join("quarantine").exists()
+    }
+
+    pub(crate) fn set_quarantine(&self, reason: &str) -> io::Result<()> {
+        self.write_whole("quarantine", reason.as_bytes())
+    }
+
+    pub(crate) fn lift_quarantine(&self) -> io::Result<()> {
+        match fs::remove_file(self.root.join("quarantine")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => sync_dir(&self.root),
+        }
+    }
+
+    fn write_whole(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.root.join(format!("{name}.new"));
+        let mut file =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, self.root.join(name))?;
+        sync_dir(&self.root)
+    }
+}
+
+/// Makes renames and removals in a directory durable.
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// What a data directory says about itself, without opening it. A restarted member keeps the ids that it has, whatever
+/// its flags say about the initial cluster.
+pub fn stored_identity(data_dir: &Path) -> Result<Option<Identity>, StartError> {
+    read_identity(&data_dir.join("member").join("identity"))
+}
+
+fn read_identity(path: &Path) -> Result<Option<Identity>, StartError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => Bytes::from(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(StartError::Io { path: path.to_owned(), source }),
+    };
+    let corrupt = || StartError::Corrupt { file: path.to_owned(), offset: 0 };
+    let body = bytes.len().checked_sub(4).map(|length| bytes.slice(..length)).ok_or_else(corrupt)?;
+    let mut fields = bytes.clone();
+    if body.len() != 24 || !body.starts_with(IDENTITY_MAGIC) {
+        return Err(corrupt());
+    }
+    fields.advance(IDENTITY_MAGIC.len());
+    let identity = Identity { cluster_id: fields.get_u64_le(), member_id: fields.get_u64_le() };
+    if fields.get_u32_le() != crc32c::crc32c(&body) {
+        return Err(corrupt());
+    }
+    Ok(Some(identity))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_remembers_who_it_belongs_to_and_can_be_open_once() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(stored_identity(directory.path()).unwrap(), None);
+        let open = DataDir::open(directory.path()).unwrap();
+        let identity = Identity { cluster_id: 5, member_id: 6 };
+        open.set_identity(identity).unwrap();
+        assert!(matches!(DataDir::open(directory.path()), Err(StartError::Locked { .. })));
+        drop(open);
+        assert_eq!(stored_identity(directory.path()).unwrap(), Some(identity));
+        assert!(DataDir::open(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn a_damaged_identity_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = DataDir::open(directory.path()).unwrap();
+        open.set_identity(Identity { cluster_id: 5, member_id: 6 }).unwrap();
+        let path = directory.path().join("member/identity");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[10] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        assert!(matches!(stored_identity(directory.path()), Err(StartError::Corrupt { .. })));
+        fs::write(&path, b"short").unwrap();
+        assert!(matches!(stored_identity(directory.path()), Err(StartError::Corrupt { .. })));
+    }
+}

@@ -1,0 +1,618 @@
+//! What the rest of the process does with a member.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mvcc::{Applied, Caller, Command, LeaseExpire, Proposal, Records, Store};
+use openraft::Instant as _;
+use openraft::async_runtime::watch::WatchReceiver;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::codec::{self, Answer, MembershipChange, Question};
+use crate::config::{Config, Member};
+use crate::data_dir::{DataDir, Identity};
+use crate::fatal::{Fatal, FatalReason};
+use crate::flusher::{FlushError, Flusher, FlusherHandle};
+use crate::leadership::{Contact, Leadership};
+use crate::leases::{LeaseRemaining, Leases, ROUND_INTERVAL};
+use crate::log_store::LogStore;
+use crate::membership::MembershipError;
+use crate::metrics::{Counters, Metrics};
+use crate::peers::{AskError, Peers};
+use crate::propose::{Abandon, Forwarder, ProposeError, outcome};
+use crate::raft_types::Payload;
+use crate::read_index::{ReadError, ReadIndex};
+use crate::state::State;
+use crate::waiters::{Refused, Waiters, write_responder};
+use crate::{Raft, ids, node_of};
+
+/// Between two attempts to find a leader that takes a proposal or a question.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// Rows that apply may have ahead of the state file before proposals are refused.
+const UNFLUSHED_SIZE_BYTES_MAX: usize = 512 << 20;
+
+/// A running member. Clones are the same member.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub config: Config,
+    pub identity: Identity,
+    pub raft: Raft,
+    pub state: Arc<State>,
+    pub waiters: Arc<Waiters>,
+    pub leases: Arc<Leases>,
+    pub log: LogStore,
+    pub peers: Arc<Peers>,
+    pub flusher: Flusher,
+    pub flusher_handle: FlusherHandle,
+    pub data_dir: Arc<DataDir>,
+    pub leadership: watch::Receiver<Leadership>,
+    pub read_index: ReadIndex,
+    pub forwarder: Forwarder,
+    pub contact: Arc<Contact>,
+    pub counters: Arc<Counters>,
+    pub fatal: Fatal,
+    pub quarantined: AtomicBool,
+    pub incoming_snapshot: tokio::sync::Mutex<()>,
+    pub shutdown: CancellationToken,
+    /// Set by whoever stops the member first.
+    pub stopping: Mutex<Option<watch::Receiver<bool>>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    #[error("no leader")]
+    NoLeader,
+    #[error("request timed out")]
+    Timeout { waited: Duration },
+    #[error("server stopped")]
+    Stopped,
+}
+
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub identity: Identity,
+    pub leader: Option<u64>,
+    pub term: u64,
+    /// Highest index that this member knows to be committed.
+    pub raft_index: u64,
+    pub applied_index: u64,
+    pub is_learner: bool,
+    pub is_leader: bool,
+    pub revision: i64,
+    /// The key space's own accounting, what etcd calls the database size; not the size of a file.
+    pub size_bytes: u64,
+    pub size_in_use_bytes: u64,
+    pub size_on_disk_bytes: u64,
+    /// The member gives no votes until a leader has re-sent what it may have lost.
+    pub quarantined: bool,
+    /// Highest index that is durable in the state file.
+    pub snapshot_index: u64,
+    /// Highest index that was cut from the log.
+    pub purged_index: u64,
+}
+
+impl Handle {
+    pub fn identity(&self) -> Identity {
+        self.inner.identity
+    }
+
+    /// Waits until the command is applied on this member. Any member takes any command.
+    pub async fn propose(&self, caller: Caller, command: Command) -> Result<Applied, ProposeError> {
+        self.inner.propose(caller, command).await
+    }
+
+    /// After this, `read` sees everything that was acknowledged anywhere before the call.
+    pub async fn read_barrier(&self) -> Result<(), ReadError> {
+        let inner = &self.inner;
+        match inner.read_index.index(true, inner.config.request_timeout).await {
+            Ok(_) => Ok(()),
+            Err(ReadError::Timeout { .. }) if inner.leadership.borrow().leader.is_none() => {
+                Err(ReadError::NoLeader)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The state as it is now on this member. Apply waits meanwhile, so keep it short.
+    pub fn read<T>(&self, f: impl FnOnce(&Store, &dyn Records) -> T) -> T {
+        self.inner.state.read(f)
+    }
+
+    /// Moves after the events up to a revision are readable, and after a snapshot was installed.
+    pub fn revision_watch(&self) -> watch::Receiver<i64> {
+        self.inner.state.revision_watch()
+    }
+
+    /// Gives a lease its full time again; answers its granted time. `None`: there is no such lease.
+    pub async fn lease_renew(&self, id: i64) -> Result<Option<i64>, LeaseError> {
+        let answer = self.inner.lease(&Question::LeaseRenew { id }).await?;
+        Ok(answer.map(|lease| lease.granted_ttl_s))
+    }
+
+    /// By the leader's clock. `None`: there is no such lease.
+    pub async fn lease_remaining(&self, id: i64) -> Result<Option<LeaseRemaining>, LeaseError> {
+        self.inner.lease(&Question::LeaseRemaining { id }).await
+    }
+
+    pub fn status(&self) -> Status {
+        self.inner.status()
+    }
+
+    /// The local view: applied membership with what members published, by id.
+    pub fn members(&self) -> Vec<Member> {
+        self.inner.members()
+    }
+
+    /// The new member and the list with it.
+    pub async fn add_member(
+        &self,
+        peer_urls: Vec<String>,
+        is_learner: bool,
+    ) -> Result<(Member, Vec<Member>), MembershipError> {
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let id = ids::member_id(&peer_urls, "", Some(i64::try_from(now_s).unwrap_or(i64::MAX)));
+        let members = self.change(MembershipChange::Add { id, peer_urls, is_learner }).await?;
+        let member =
+            members.iter().find(|member| member.id == id).cloned().ok_or(MembershipError::MemberNotFound)?;
+        Ok((member, members))
+    }
+
+    pub async fn promote_member(&self, id: u64) -> Result<Vec<Member>, MembershipError> {
+        self.change(MembershipChange::Promote { id }).await
+    }
+
+    pub async fn remove_member(&self, id: u64) -> Result<Vec<Member>, MembershipError> {
+        self.change(MembershipChange::Remove { id }).await
+    }
+
+    pub async fn update_member(
+        &self,
+        id: u64,
+        peer_urls: Vec<String>,
+    ) -> Result<Vec<Member>, MembershipError> {
+        self.change(MembershipChange::Update { id, peer_urls }).await
+    }
+
+    async fn change(&self, change: MembershipChange) -> Result<Vec<Member>, MembershipError> {
+        self.inner.change_members_anywhere(change).await?;
+        Ok(self.inner.members())
+    }
+
+    /// Only on the leader.
+    pub async fn move_leader(&self, to: u64) -> Result<(), MembershipError> {
+        let inner = &self.inner;
+        if !inner.leads() {
+            return Err(MembershipError::NotLeader);
+        }
+        let voter = inner.state.with_core(|core| core.position.membership.voter_ids().any(|id| id == to));
+        if !voter {
+            return Err(MembershipError::BadTransferee);
+        }
+        if to == inner.identity.member_id {
+            return Ok(());
+        }
+        if inner.transfer(to, inner.config.request_timeout).await {
+            Ok(())
+        } else {
+            Err(MembershipError::LeaderTransferTimeout)
+        }
+    }
+
+    pub fn leader_watch(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// Resolves when the member must end: its disk failed, Raft gave up, or it was removed.
+    pub fn fatal(&self) -> impl Future<Output = FatalReason> + Send + use<> {
+        let fatal = self.inner.fatal.clone();
+        async move { fatal.wait().await }
+    }
+
+    /// Hands leadership to the member that is most up to date, then stops.
+    pub async fn transfer_leadership_and_stop(&self) {
+        if self.inner.leads()
+            && let Some(to) = self.inner.best_successor()
+        {
+            let timeout = Duration::from_millis(self.inner.config.election_timeout_ms * 2);
+            if !self.inner.transfer(to, timeout).await {
+                tracing::warn!("leadership was not transferred in time");
+            }
+        }
+        self.stop().await;
+    }
+
+    /// Stops and leaves everything that is applied in the state file.
+    pub async fn stop(&self) {
+        Inner::stop(&self.inner, true).await;
+    }
+
+    /// Stops without writing anything more: what a crash of the process leaves behind.
+    pub async fn kill(&self) {
+        Inner::stop(&self.inner, false).await;
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        self.inner.metrics()
+    }
+
+    /// Everything applied so far is in the state file, fsynced.
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        self.inner.flusher_handle.flush().await
+    }
+}
+
+impl Inner {
+    pub(crate) fn leads(&self) -> bool {
+        self.leadership.borrow().leader == Some(self.identity.member_id)
+    }
+
+    pub(crate) fn is_quarantined(&self) -> bool {
+        self.quarantined.load(Ordering::Relaxed)
+    }
+
+    /// Apply lags behind commit, or the disk behind apply.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        let committed = self.log.committed().map_or(0, |id| id.index + 1);
+        let lag = committed.saturating_sub(self.state.applied_next());
+        lag > self.config.proposals_max as u64
+            || self.state.with_core(|core| core.store.unflushed_size_bytes()) > UNFLUSHED_SIZE_BYTES_MAX
+    }
+
+    async fn propose(&self, caller: Caller, command: Command) -> Result<Applied, ProposeError> {
+        let id = self.waiters.next_id();
+        let proposal = Proposal { id, member: self.identity.member_id, caller, command };
+        let mut bytes = vec![codec::ENTRY_NORMAL];
+        proposal.encode(&mut bytes);
+        // The encoding may be a little larger than the request that the limit speaks of.
+        let limit_bytes = self.config.request_size_bytes_max + 4_096;
+        if bytes.len() > limit_bytes {
+            return Err(ProposeError::TooLarge { size_bytes: bytes.len(), limit_bytes });
+        }
+        if self.shutdown.is_cancelled() {
+            return Err(ProposeError::Stopped);
+        }
+        if self.waiters.waiting() >= self.config.proposals_max || self.is_overloaded() {
+            return Err(ProposeError::TooManyRequests);
+        }
+        let result = self.propose_encoded(id, bytes.into()).await;
+        if result.is_err() {
+            self.waiters.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    async fn propose_encoded(&self, id: u64, payload: bytes::Bytes) -> Result<Applied, ProposeError> {
+        let started = Instant::now();
+        let deadline = started + self.config.request_timeout;
+        let _gone = Abandon { waiters: &self.waiters, id };
+        loop {
+            let receiver = self.waiters.register(id);
+            self.offer(id, payload.clone(), deadline).await?;
+            match tokio::time::timeout_at(deadline, receiver).await {
+                Ok(Ok(result)) => {
+                    if let Some(result) = outcome(result, started.elapsed()) {
+                        return result;
+                    }
+                    if self.shutdown.is_cancelled() {
+                        return Err(ProposeError::Stopped);
+                    }
+                    if Instant::now() + RETRY_PAUSE >= deadline {
+                        return Err(ProposeError::NoLeader);
+                    }
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                // The table never drops a waiter without an answer.
+                Ok(Err(_)) => return Err(ProposeError::Stopped),
+                Err(_) => {
+                    let waited = started.elapsed();
+                    return Err(if self.waiters.abandon(id) {
+                        ProposeError::OutcomeUnknown { waited }
+                    } else {
+                        ProposeError::NoLeader
+                    });
+                }
+            }
+        }
+    }
+
+    /// Gives a registered proposal to whoever leads. Errors only while it is in nobody's hands.
+    async fn offer(&self, id: u64, payload: bytes::Bytes, deadline: Instant) -> Result<(), ProposeError> {
+        let leader = match self.known_leader(deadline).await {
+            Some(Ok(leader)) => leader,
+            Some(Err(())) => return Err(ProposeError::Stopped),
+            None => return Err(ProposeError::NoLeader),
+        };
+        if leader != self.identity.member_id {
+            return if self.forwarder.offer(id, payload) {
+                Ok(())
+            } else {
+                Err(ProposeError::TooManyRequests)
+            };
+        }
+        self.waiters.hand_over(id);
+        let responder = write_responder(id, Refused::Local(self.waiters.clone()));
+        match self.raft.client_write_ff(Payload(payload), Some(responder)).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(ProposeError::Stopped),
+        }
+    }
+
+    /// Waits for a leader to be known. `None`: not before the deadline; `Err`: the member stops.
+    async fn known_leader(&self, deadline: Instant) -> Option<Result<u64, ()>> {
+        if let Some(leader) = self.leadership.borrow().leader {
+            return Some(Ok(leader));
+        }
+        let mut leadership = self.leadership.clone();
+        loop {
+            match tokio::time::timeout_at(deadline, leadership.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Some(Err(())),
+                Err(_) => return None,
+            }
+            if let Some(leader) = leadership.borrow_and_update().leader {
+                return Some(Ok(leader));
+            }
+        }
+    }
+
+    /// Asks the leader, wherever it is, until one answers or the request's time is over.
+    async fn lease(&self, question: &Question) -> Result<Option<LeaseRemaining>, LeaseError> {
+        let timeout = self.config.request_timeout;
+        let deadline = Instant::now() + timeout;
+        while Instant::now() < deadline {
+            let leader = self.leadership.borrow().leader;
+            match leader {
+                Some(id) if id == self.identity.member_id => match self.lease_here(question).await {
+                    Err(LeaseError::NoLeader) => {}
+                    answer => return answer,
+                },
+                Some(id) => match self.ask(id, question, deadline).await {
+                    Ok(Answer::Lease(lease)) => {
+                        return Ok(lease.map(|(granted_ttl_s, remaining_s)| LeaseRemaining {
+                            granted_ttl_s,
+                            remaining_s,
+                        }));
+                    }
+                    Ok(_) | Err(_) => {}
+                },
+                None => {}
+            }
+            if self.shutdown.is_cancelled() {
+                return Err(LeaseError::Stopped);
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+        if self.leadership.borrow().leader.is_none() {
+            return Err(LeaseError::NoLeader);
+        }
+        Err(LeaseError::Timeout { waited: timeout })
+    }
+
+    /// Confirms first that this member still leads: a deposed leader must not promise time.
+    pub(crate) async fn lease_here(&self, question: &Question) -> Result<Option<LeaseRemaining>, LeaseError> {
+        if !self.leads() {
+            return Err(LeaseError::NoLeader);
+        }
+        let timeout = self.config.request_timeout;
+        self.read_index.index(true, timeout).await.map_err(|error| match error {
+            ReadError::Stopped => LeaseError::Stopped,
+            ReadError::NoLeader | ReadError::LeaderChanged => LeaseError::NoLeader,
+            ReadError::Timeout { .. } | ReadError::TooManyRequests => LeaseError::Timeout { waited: timeout },
+        })?;
+        let lease = match question {
+            Question::LeaseRenew { id } => self.leases.renew(*id).map(|renewed| {
+                renewed.map(|ttl_s| LeaseRemaining { granted_ttl_s: ttl_s, remaining_s: ttl_s })
+            }),
+            Question::LeaseRemaining { id } => self.leases.remaining(*id),
+            Question::WhoAreYou | Question::Membership(_) => Ok(None),
+        };
+        lease.map_err(|_| LeaseError::NoLeader)
+    }
+
+    async fn ask(&self, id: u64, question: &Question, deadline: Instant) -> Result<Answer, AskError> {
+        let node = node_of(&self.raft, id).ok_or(AskError::TimedOut)?;
+        self.peers.ask(id, &node, question, deadline.saturating_duration_since(Instant::now())).await
+    }
+
+    async fn change_members_anywhere(&self, change: MembershipChange) -> Result<(), MembershipError> {
+        let timeout = self.config.request_timeout;
+        let deadline = Instant::now() + timeout;
+        let question = Question::Membership(change.clone());
+        loop {
+            let leader = match self.known_leader(deadline).await {
+                Some(Ok(leader)) => leader,
+                Some(Err(())) => return Err(MembershipError::Stopped),
+                None => return Err(MembershipError::NoLeader),
+            };
+            let result = if leader == self.identity.member_id {
+                self.change_members(&change).await
+            } else {
+                match self.ask(leader, &question, deadline).await {
+                    Ok(Answer::Changed { index }) => Ok(index),
+                    Ok(Answer::Refused(error)) => Err(error),
+                    Ok(Answer::NotLeader) => Err(MembershipError::NotLeader),
+                    Ok(_) | Err(AskError::TimedOut) => Err(MembershipError::Timeout { waited: timeout }),
+                    Err(AskError::Link(_) | AskError::Refused(_) | AskError::Codec(_)) => {
+                        Err(MembershipError::NotLeader)
+                    }
+                }
+            };
+            match result {
+                Ok(index) => {
+                    let mut applied = self.state.applied_watch();
+                    let applied =
+                        tokio::time::timeout_at(deadline, applied.wait_for(|next| *next > index)).await;
+                    return applied.map(|_| ()).map_err(|_| MembershipError::Timeout { waited: timeout });
+                }
+                Err(MembershipError::NotLeader) if Instant::now() < deadline => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub(crate) fn describe(&self) -> Answer {
+        Answer::Description {
+            cluster_id: self.identity.cluster_id,
+            member_id: self.identity.member_id,
+            leader: self.leadership.borrow().leader,
+            members: self.members().into_iter().map(Into::into).collect(),
+        }
+    }
+
+    async fn transfer(&self, to: u64, timeout: Duration) -> bool {
+        if self.raft.trigger().transfer_leader(to).await.is_err() {
+            return false;
+        }
+        let mut leadership = self.leadership.clone();
+        let moved = leadership.wait_for(|now| now.leader == Some(to));
+        tokio::time::timeout(timeout, moved).await.is_ok_and(|result| result.is_ok())
+    }
+
+    /// The voter that has most of the log and was heard from lately.
+    fn best_successor(&self) -> Option<u64> {
+        let receiver = self.raft.metrics();
+        let metrics = receiver.borrow_watched();
+        let heard = |id: &u64| {
+            let beats = metrics.heartbeat.as_ref()?;
+            let at = beats.get(id).cloned().flatten()?;
+            (at.into_inner().elapsed() < Duration::from_millis(self.config.election_timeout_ms)).then_some(())
+        };
+        metrics
+            .membership_config
+            .voter_ids()
+            .filter(|id| *id != self.identity.member_id && heard(id).is_some())
+            .max_by_key(|id| {
+                metrics.replication.as_ref().and_then(|progress| progress.get(id).copied().flatten())
+            })
+    }
+
+    fn status(&self) -> Status {
+        let leadership = *self.leadership.borrow();
+        let member_id = self.identity.member_id;
+        let previous = |next: u64| next.saturating_sub(1);
+        let members = self.members();
+        self.state.with_core(|core| Status {
+            identity: self.identity,
+            leader: leadership.leader,
+            term: leadership.term,
+            raft_index: self
+                .log
+                .committed()
+                .map_or(0, |id| id.index)
+                .max(previous(self.state.applied_next())),
+            applied_index: previous(self.state.applied_next()),
+            is_learner: members
+                .iter()
+                .find(|member| member.id == member_id)
+                .is_none_or(|member| member.is_learner),
+            is_leader: leadership.leader == Some(member_id),
+            revision: core.store.revision(),
+            size_bytes: core.store.size_bytes_allocated(),
+            size_in_use_bytes: core.store.size_bytes_in_use(),
+            size_on_disk_bytes: core.file.size_on_disk_bytes(),
+            quarantined: self.is_quarantined(),
+            snapshot_index: previous(self.state.durable_next()),
+            purged_index: self.log.purged().map_or(0, |id| id.index),
+        })
+    }
+
+    fn metrics(&self) -> Metrics {
+        let status = self.status();
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let flusher = &self.flusher_handle.counters;
+        Metrics {
+            leader_changes: load(&self.counters.leader_changes),
+            has_leader: status.leader.is_some(),
+            is_leader: status.is_leader,
+            is_learner: status.is_learner,
+            proposals_pending: self.waiters.waiting() as u64,
+            proposals_committed: status.raft_index,
+            proposals_applied: status.applied_index,
+            proposals_failed: load(&self.waiters.failed),
+            slow_read_indexes: load(&self.counters.slow_read_indexes),
+            read_indexes_failed: load(&self.counters.read_indexes_failed),
+            snapshots_sent: load(&self.counters.snapshots_sent),
+            snapshots_received: load(&self.counters.snapshots_received),
+            heartbeats_answered_early: load(&self.counters.heartbeats_answered_early),
+            log_purges: load(&self.counters.log_purges),
+            wal: self.log.wal().metrics(),
+            state_commits: load(&flusher.commits),
+            state_durable_commits: load(&flusher.durable_commits),
+            state_commit_us_total: load(&flusher.commit_us_total),
+            state_durable_commit_us_total: load(&flusher.durable_commit_us_total),
+            state_rows: load(&flusher.rows),
+            unflushed_size_bytes: self.state.with_core(|core| core.store.unflushed_size_bytes()) as u64,
+        }
+    }
+
+    /// Proposes the expiry of leases whose time is over, while this member leads.
+    pub(crate) async fn expire_leases(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut round = tokio::time::interval(ROUND_INTERVAL);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = round.tick() => {}
+            }
+            let leadership = *self.leadership.borrow();
+            if leadership.leader != Some(self.identity.member_id) {
+                continue;
+            }
+            let ids = self.leases.expired();
+            if ids.is_empty() {
+                continue;
+            }
+            let command = Command::LeaseExpire(LeaseExpire { ids, term: leadership.term });
+            if let Err(error) = self.propose(Caller::System, command).await {
+                tracing::warn!(%error, "expire leases");
+            }
+        }
+    }
+
+    /// Only one caller does the work; the others wait for it.
+    async fn stop(inner: &Arc<Inner>, flush: bool) {
+        let (sender, mut done) = watch::channel(false);
+        let first = {
+            let mut stopping = inner.stopping.lock();
+            match stopping.as_ref() {
+                Some(other) => {
+                    done = other.clone();
+                    false
+                }
+                None => {
+                    *stopping = Some(done.clone());
+                    true
+                }
+            }
+        };
+        if !first {
+            // An error means that the other caller was dropped in between; there is nothing to wait for then.
+            let _ = done.wait_for(|done| *done).await;
+            return;
+        }
+        inner.shutdown.cancel();
+        if inner.raft.shutdown().await.is_err() {
+            tracing::warn!("raft ended badly");
+        }
+        inner.waiters.stop();
+        let blocking = inner.clone();
+        let stopped = tokio::task::spawn_blocking(move || {
+            blocking.flusher.stop(flush);
+            blocking.log.wal().close();
+        });
+        if stopped.await.is_err() {
+            tracing::error!("stopping the disk threads panicked");
+        }
+        sender.send_replace(true);
+    }
+}

@@ -1,0 +1,404 @@
+//! openraft's log on our write-ahead log, with the recent entries in memory.
+//!
+//! Invariants: an entry leaves the memory tail only when it is both applied and on this member's disk, so that apply
+//! never reads a file. openraft hears `io_completed` only from the log's owner thread, after the fsync. The log on disk
+//! is cut only behind the durable applied index (`purge` waits for it): openraft purges right after it has *ordered* a
+//! snapshot to be installed, not after it was installed.
+//! Not here: bytes on disk (wal), when to purge (purge.rs).
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+use wal::Wal;
+
+use crate::codec;
+use crate::fatal::{Fatal, FatalReason};
+use crate::raft_types::*;
+
+/// Replicated in one message at most; more entries travel in the next one.
+const READ_SIZE_BYTES_MAX: u64 = 4 << 20;
+
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    wal: Wal,
+    inner: Mutex<Inner>,
+    /// Next index to apply: what is below may leave the memory tail.
+    applied_next: AtomicU64,
+    /// Next index after the durable applied one.
+    durable_next: watch::Receiver<u64>,
+    fatal: Fatal,
+}
+
+struct Inner {
+    tail: VecDeque<wal::Entry>,
+    tail_size_bytes: usize,
+    tail_size_bytes_max: usize,
+    last: Option<LogId>,
+    purged: Option<LogId>,
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    /// Everything below is on disk.
+    flushed_next: u64,
+    /// Grows with each truncation: what was flushed before it says nothing about what comes after.
+    epoch: u64,
+}
+
+impl LogStore {
+    /// `applied_next`: first index that is not applied yet.
+    pub(crate) fn new(
+        wal: Wal,
+        recovered: wal::Recovered,
+        applied_next: u64,
+        durable_next: watch::Receiver<u64>,
+        tail_size_bytes_max: usize,
+        fatal: Fatal,
+    ) -> Result<LogStore, codec::CodecError> {
+        let vote = recovered.vote.map(|mut bytes| codec::take_vote(&mut bytes)).transpose()?;
+        let committed =
+            recovered.committed.map(|mut bytes| codec::take_log_id(&mut bytes)).transpose()?.flatten();
+        let purged =
+            recovered.purged.map(|(_, mut bytes)| codec::take_log_id(&mut bytes)).transpose()?.flatten();
+        let last = recovered.entries.last().map(|entry| log_id(entry.term, entry.index)).or(purged);
+        let flushed_next = next_index(last.as_ref());
+        let mut inner = Inner {
+            tail_size_bytes: recovered.entries.iter().map(|entry| entry.payload.len()).sum(),
+            tail: recovered.entries.into(),
+            tail_size_bytes_max,
+            last,
+            purged,
+            vote,
+            // The hint is written behind the entries that it names, but what it names may have been cut since.
+            committed: committed.min(last),
+            flushed_next,
+            epoch: 0,
+        };
+        inner.evict(applied_next);
+        let shared = Shared {
+            wal,
+            inner: Mutex::new(inner),
+            applied_next: AtomicU64::new(applied_next),
+            durable_next,
+            fatal,
+        };
+        Ok(LogStore { shared: Arc::new(shared) })
+    }
+
+    /// To be called by the state machine after it has applied everything below `next`.
+    pub(crate) fn applied(&self, next: u64) {
+        self.shared.applied_next.store(next, Ordering::Release);
+    }
+
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.shared.inner.lock().last
+    }
+
+    pub(crate) fn committed(&self) -> Option<LogId> {
+        self.shared.inner.lock().committed
+    }
+
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.shared.inner.lock().purged
+    }
+
+    pub(crate) fn wal(&self) -> &Wal {
+        &self.shared.wal
+    }
+
+    /// Puts the first entry of a new cluster into an empty log, the same on every member.
+    pub(crate) async fn bootstrap(&self, entry: RaftEntry) -> io::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.append_entries([entry], move |result| {
+            let _ = sender.send(result);
+        });
+        receiver.await.map_err(|_| io::Error::other("the log stopped"))?
+    }
+
+    /// Entries `start..end` as far as memory has them, for replay at start without openraft.
+    pub(crate) async fn read(&self, start: u64, end: u64) -> io::Result<Vec<RaftEntry>> {
+        self.read_range(start, end, u64::MAX).await
+    }
+
+    fn append_entries(
+        &self,
+        entries: impl IntoIterator<Item = RaftEntry>,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) {
+        let (batch, epoch) = {
+            let mut inner = self.shared.inner.lock();
+            let batch: Vec<wal::Entry> = entries.into_iter().map(encoded).collect();
+            for entry in &batch {
+                inner.push(entry.clone());
+            }
+            inner.evict(self.shared.applied_next.load(Ordering::Acquire));
+            (batch, inner.epoch)
+        };
+        let next = batch.last().map(|entry| entry.index + 1);
+        let shared = self.shared.clone();
+        let on_disk = move |result: io::Result<()>| {
+            match (&result, next) {
+                (Ok(()), Some(next)) => shared.inner.lock().flushed(next, epoch),
+                (Ok(()), None) => {}
+                (Err(error), _) => shared.fatal.set(FatalReason::Log(error.to_string())),
+            }
+            done(result);
+        };
+        self.shared.wal.append(batch, Box::new(on_disk));
+    }
+
+    async fn read_range(&self, start: u64, end: u64, size_bytes_max: u64) -> io::Result<Vec<RaftEntry>> {
+        let mut entries = Vec::new();
+        let mut size = 0;
+        let mut next = start;
+        while next < end && size < size_bytes_max {
+            let found = {
+                let inner = self.shared.inner.lock();
+                inner.from_tail(next, end, size_bytes_max - size)
+            };
+            let found = match found {
+                Tail::Entries(found) => found,
+                Tail::Beyond => break,
+                Tail::OnDisk { until } => self.read_disk(next, end.min(until), size_bytes_max - size).await?,
+            };
+            if found.is_empty() {
+                break;
+            }
+            next += found.len() as u64;
+            for entry in found {
+                size += entry.payload.len() as u64;
+                entries.push(codec::entry(entry.term, entry.index, entry.payload)?);
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn read_disk(&self, start: u64, end: u64, size_bytes_max: u64) -> io::Result<Vec<wal::Entry>> {
+        let wal = self.shared.wal.clone();
+        let read =
+            move || wal.read(start..end, size_bytes_max.min(READ_SIZE_BYTES_MAX)).map_err(io::Error::other);
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+    }
+
+    fn done(&self, what: &'static str) -> wal::Done {
+        let fatal = self.shared.fatal.clone();
+        Box::new(move |result| {
+            if let Err(error) = result {
+                fatal.set(FatalReason::Log(format!("{what}: {error}")));
+            }
+        })
+    }
+}
+
+enum Tail {
+    Entries(Vec<wal::Entry>),
+    /// Not in memory; the file has what is below `until`.
+    OnDisk {
+        until: u64,
+    },
+    /// Behind the end of the log.
+    Beyond,
+}
+
+impl Inner {
+    fn push(&mut self, entry: wal::Entry) {
+        let expected = next_index(self.last.as_ref());
+        // The first entry after an installed snapshot follows the snapshot, not the old tail.
+        if self.last.is_some() && entry.index != expected {
+            panic!("entry {} appended behind {expected}: openraft breaks the order of the log", entry.index);
+        }
+        if self.tail.back().is_some_and(|back| back.index + 1 != entry.index) {
+            self.tail.clear();
+            self.tail_size_bytes = 0;
+        }
+        self.last = Some(log_id(entry.term, entry.index));
+        self.tail_size_bytes += entry.payload.len();
+        self.tail.push_back(entry);
+    }
+
+    fn flushed(&mut self, next: u64, epoch: u64) {
+        if epoch == self.epoch {
+            self.flushed_next = self.flushed_next.max(next);
+        }
+    }
+
+    fn evict(&mut self, applied_next: u64) {
+        let keep_from = applied_next.min(self.flushed_next);
+        while self.tail_size_bytes > self.tail_size_bytes_max {
+            match self.tail.front() {
+                Some(front) if front.index < keep_from => self.pop_front(),
+                Some(_) | None => break,
+            }
+        }
+    }
+
+    fn pop_front(&mut self) {
+        if let Some(entry) = self.tail.pop_front() {
+            self.tail_size_bytes -= entry.payload.len();
+        }
+    }
+
+    fn from_tail(&self, start: u64, end: u64, size_bytes_max: u64) -> Tail {
+        if start >= next_index(self.last.as_ref()) {
+            return Tail::Beyond;
+        }
+        let Some(front) = self.tail.front() else { return Tail::OnDisk { until: end } };
+        let Some(offset) = start.checked_sub(front.index) else { return Tail::OnDisk { until: front.index } };
+        let count = end.min(next_index(self.last.as_ref())).saturating_sub(start);
+        let mut size = 0;
+        let within = |entry: &&wal::Entry| {
+            let fits = size < size_bytes_max;
+            size += entry.payload.len() as u64;
+            fits
+        };
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(self.tail.len());
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        Tail::Entries(self.tail.range(offset..).take(count).take_while(within).cloned().collect())
+    }
+
+    fn truncate(&mut self, last: Option<LogId>) {
+        let next = next_index(last.as_ref());
+        while self.tail.back().is_some_and(|back| back.index >= next) {
+            if let Some(entry) = self.tail.pop_back() {
+                self.tail_size_bytes -= entry.payload.len();
+            }
+        }
+        self.last = last.max(self.purged);
+        self.flushed_next = self.flushed_next.min(next);
+        self.epoch += 1;
+    }
+
+    fn purge(&mut self, upto: LogId) {
+        while self.tail.front().is_some_and(|front| front.index <= upto.index) {
+            self.pop_front();
+        }
+        self.purged = self.purged.max(Some(upto));
+        if self.last < Some(upto) {
+            self.last = Some(upto);
+            self.flushed_next = self.flushed_next.max(upto.index + 1);
+        }
+    }
+}
+
+fn encoded(entry: RaftEntry) -> wal::Entry {
+    wal::Entry {
+        term: entry.log_id.leader_id.term,
+        index: entry.log_id.index,
+        payload: codec::entry_payload_bytes(&entry.payload),
+    }
+}
+
+/// `start..end` of any range of indexes.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(index) => *index,
+        Bound::Excluded(index) => index + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(index) => index + 1,
+        Bound::Excluded(index) => *index,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<RaftEntry>, io::Error> {
+        let (start, end) = bounds(&range);
+        // openraft tolerates that purged entries are missing at the front.
+        let first = {
+            let inner = self.shared.inner.lock();
+            let kept = inner.tail.front().map_or(u64::MAX, |front| front.index);
+            next_index(inner.purged.as_ref()).min(kept)
+        };
+        self.read_range(start.max(first), end, u64::MAX).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<RaftEntry>, io::Error> {
+        self.read_range(start, end, READ_SIZE_BYTES_MAX).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.shared.inner.lock().vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let inner = self.shared.inner.lock();
+        Ok(LogState { last_purged_log_id: inner.purged, last_log_id: inner.last })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.shared.inner.lock().vote = Some(*vote);
+        let (sender, receiver) = oneshot::channel();
+        let fatal = self.shared.fatal.clone();
+        let done = move |result: io::Result<()>| {
+            if let Err(error) = &result {
+                fatal.set(FatalReason::Log(format!("save vote: {error}")));
+            }
+            let _ = sender.send(result);
+        };
+        self.shared.wal.save_vote(codec::vote_bytes(vote), Box::new(done));
+        receiver.await.map_err(|_| io::Error::other("the log stopped"))?
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        self.shared.inner.lock().committed = committed;
+        self.shared.wal.save_committed(codec::log_id_bytes(committed.as_ref()));
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.shared.inner.lock().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = RaftEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.append_entries(entries, move |result| callback.io_completed(result));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        self.shared.inner.lock().truncate(last_log_id);
+        // Not awaited: requests to the log keep their order, and what is appended next is durable only with this.
+        self.shared.wal.truncate(next_index(last_log_id.as_ref()), self.done("truncate"));
+        Ok(())
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        let mut durable_next = self.shared.durable_next.clone();
+        durable_next
+            .wait_for(|next| *next > upto.index)
+            .await
+            .map_err(|_| io::Error::other("the state file stopped before the log could be cut"))?;
+        self.shared.inner.lock().purge(upto);
+        let payload: Bytes = codec::log_id_bytes(Some(&upto));
+        self.shared.wal.purge(upto.index, payload, self.done("purge"));
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! Other members: addresses, connections, identity checks.
+//!
+//! Two connections per peer: `data` carries the replication stream, forwarded proposals and snapshots, `control`
+//! carries votes, heartbeats and questions, so that these never queue behind bulk. Both connect on first use and again
+//! after each failure. Invariant: every call names the cluster, the sender and the member that it means; a member
+//! answers no other. Not here: what the messages say (codec.rs).
+
+mod connect;
+pub(crate) mod network;
+pub(crate) mod server;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::transport::Channel;
+use wire::peerpb::peer_client::PeerClient;
+
+use crate::codec::{self, Answer, FRAME_SIZE_BYTES_MAX, Question};
+use crate::config::{Member, PeerTls};
+use crate::data_dir::Identity;
+use crate::fatal::{Fatal, FatalReason};
+use crate::raft_types::Node;
+
+pub(crate) const CLUSTER_KEY: &str = "binnacle-cluster";
+pub(crate) const FROM_KEY: &str = "binnacle-from";
+pub(crate) const TO_KEY: &str = "binnacle-to";
+
+/// Told to a member that was removed; it ends when it hears this.
+pub(crate) const REMOVED_TEXT: &str = "the member has been permanently removed from the cluster";
+
+type Client = PeerClient<Channel>;
+
+pub(crate) struct Peers {
+    identity: Identity,
+    tls: Option<PeerTls>,
+    election_timeout: Duration,
+    links: Mutex<HashMap<u64, Arc<Link>>>,
+    fatal: Fatal,
+}
+
+/// The way to one member.
+pub(crate) struct Link {
+    urls: Vec<String>,
+    data: Client,
+    control: Client,
+    metadata: MetadataMap,
+}
+
+impl Peers {
+    pub(crate) fn new(
+        identity: Identity,
+        tls: Option<PeerTls>,
+        election_timeout: Duration,
+        fatal: Fatal,
+    ) -> Arc<Peers> {
+        Arc::new(Peers { identity, tls, election_timeout, links: Mutex::default(), fatal })
+    }
+
+    /// Reuses the connections to a member until its URLs change.
+    pub(crate) fn link(&self, id: u64, node: &Node) -> Result<Arc<Link>, LinkError> {
+        let mut links = self.links.lock();
+        if let Some(link) = links.get(&id)
+            && link.urls == node.peer_urls
+        {
+            return Ok(link.clone());
+        }
+        let link = Arc::new(Link {
+            urls: node.peer_urls.clone(),
+            data: self.client(&node.peer_urls)?,
+            control: self.client(&node.peer_urls)?,
+            metadata: self.metadata(id),
+        });
+        links.insert(id, link.clone());
+        Ok(link)
+    }
+
+    pub(crate) fn forget(&self, id: u64) {
+        self.links.lock().remove(&id);
+    }
+
+    fn client(&self, urls: &[String]) -> Result<Client, LinkError> {
+        let channel = connect::channel(urls, self.tls.as_ref(), self.election_timeout)?;
+        Ok(sized(PeerClient::new(channel)))
+    }
+
+    fn metadata(&self, to: u64) -> MetadataMap {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(CLUSTER_KEY, hexadecimal(self.identity.cluster_id));
+        metadata.insert(FROM_KEY, hexadecimal(self.identity.member_id));
+        metadata.insert(TO_KEY, hexadecimal(to));
+        metadata
+    }
+
+    /// Looks at what a peer answered for news about ourselves.
+    fn note(&self, status: &tonic::Status) {
+        if status.code() == tonic::Code::PermissionDenied && status.message() == REMOVED_TEXT {
+            self.fatal.set(FatalReason::Removed);
+        }
+    }
+
+    /// One question over the control connection.
+    pub(crate) async fn ask(
+        &self,
+        id: u64,
+        node: &Node,
+        question: &Question,
+        timeout: Duration,
+    ) -> Result<Answer, AskError> {
+        let link = self.link(id, node)?;
+        let request = link.request(frame(codec::to_bytes(question)));
+        let mut client = link.control.clone();
+        let answered =
+            tokio::time::timeout(timeout, client.ask(request)).await.map_err(|_| AskError::TimedOut)?;
+        let response = answered.map_err(|status| {
+            self.note(&status);
+            AskError::Refused(status.message().to_owned())
+        })?;
+        Ok(codec::from_bytes(&response.into_inner().payload, "answer")?)
+    }
+}
+
+impl Link {
+    fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        *request.metadata_mut() = self.metadata.clone();
+        request
+    }
+}
+
+fn sized(client: Client) -> Client {
+    client.max_decoding_message_size(FRAME_SIZE_BYTES_MAX).max_encoding_message_size(FRAME_SIZE_BYTES_MAX)
+}
+
+fn hexadecimal(id: u64) -> AsciiMetadataValue {
+    AsciiMetadataValue::try_from(format!("{id:x}")).expect("hexadecimal digits are ASCII")
+}
+
+pub(crate) fn frame(payload: bytes::Bytes) -> wire::peerpb::Frame {
+    wire::peerpb::Frame { payload }
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LinkError {
+    #[error("peer URL {url:?}: {reason}")]
+    Url { url: String, reason: &'static str },
+    #[error("no peer URLs")]
+    None,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("peer did not answer in time")]
+    TimedOut,
+    #[error("peer refused: {0}")]
+    Refused(String),
+    #[error(transparent)]
+    Codec(#[from] codec::CodecError),
+}
+
+/// What a running cluster says about itself.
+#[derive(Clone, Debug)]
+pub struct Discovered {
+    pub cluster_id: u64,
+    pub members: Vec<Member>,
+    pub leader: Option<u64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoverError {
+    #[error("no peer answered: {last}")]
+    NoAnswer { last: String },
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// Asks the given peer URLs, each for itself, until one of them describes its cluster. For a member that joins.
+pub async fn discover(
+    peer_urls: &[String],
+    tls: Option<&PeerTls>,
+    timeout: Duration,
+) -> Result<Discovered, DiscoverError> {
+    let mut last = "no peer URLs given".to_owned();
+    let share = timeout / u32::try_from(peer_urls.len().max(1)).unwrap_or(1);
+    for url in peer_urls {
+        let channel = connect::channel(std::slice::from_ref(url), tls, Duration::from_secs(1))?;
+        let mut client = sized(PeerClient::new(channel));
+        let request = frame(codec::to_bytes(&Question::WhoAreYou));
+        match tokio::time::timeout(share, client.ask(request)).await {
+            Err(_) => last = format!("{url}: no answer within {share:?}"),
+            Ok(Err(status)) => last = format!("{url}: {}", status.message()),
+            Ok(Ok(response)) => match codec::from_bytes(&response.into_inner().payload, "answer") {
+                Ok(Answer::Description { cluster_id, leader, members, .. }) => {
+                    let members = members.into_iter().map(Member::from).collect();
+                    return Ok(Discovered { cluster_id, members, leader });
+                }
+                Ok(other) => last = format!("{url}: unexpected answer {other:?}"),
+                Err(error) => last = format!("{url}: {error}"),
+            },
+        }
+    }
+    Err(DiscoverError::NoAnswer { last })
+}
+
+impl From<codec::MemberRecord> for Member {
+    fn from(record: codec::MemberRecord) -> Member {
+        let codec::MemberRecord { id, name, peer_urls, client_urls, is_learner } = record;
+        Member { id, name, peer_urls, client_urls, is_learner }
+    }
+}
+
+impl From<Member> for codec::MemberRecord {
+    fn from(member: Member) -> codec::MemberRecord {
+        let Member { id, name, peer_urls, client_urls, is_learner } = member;
+        codec::MemberRecord { id, name, peer_urls, client_urls, is_learner }
+    }
+}
+
+impl Peers {
+    /// Asks the leader for an index to which this member must have applied before it may read.
+    pub(crate) async fn read_index(
+        &self,
+        leader: u64,
+        node: &Node,
+        timeout: Duration,
+    ) -> Result<u64, AskError> {
+        let link = self.link(leader, node)?;
+        let mut client = link.control.clone();
+        let request = link.request(frame(bytes::Bytes::new()));
+        let answered = tokio::time::timeout(timeout, client.read_index(request))
+            .await
+            .map_err(|_| AskError::TimedOut)?;
+        let response = answered.map_err(|status| AskError::Refused(status.message().to_owned()))?;
+        let payload = response.into_inner().payload;
+        let bytes: [u8; 8] =
+            payload.as_ref().try_into().map_err(|_| codec::CodecError { what: "read index" })?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Opens a stream of proposals to the leader.
+    pub(crate) async fn forward(
+        &self,
+        leader: u64,
+        node: &Node,
+        frames: tokio::sync::mpsc::Receiver<wire::peerpb::Frame>,
+        timeout: Duration,
+    ) -> Result<tonic::Streaming<wire::peerpb::Frame>, AskError> {
+        let link = self.link(leader, node)?;
+        let mut client = link.data.clone();
+        let request = link.request(tokio_stream::wrappers::ReceiverStream::new(frames));
+        let answered =
+            tokio::time::timeout(timeout, client.forward(request)).await.map_err(|_| AskError::TimedOut)?;
+        answered
+            .map(tonic::Response::into_inner)
+            .map_err(|status| AskError::Refused(status.message().to_owned()))
+    }
+}

@@ -1,0 +1,317 @@
+//! What this member answers to other members.
+//!
+//! Invariant: nothing is done for a caller that means another cluster or another member, and a quarantined member gives
+//! no vote. Not here: sockets (connect.rs), bytes (codec.rs).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use openraft::Snapshot;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::AppendEntriesResponse;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response, Status, Streaming};
+use wire::peerpb::Frame;
+use wire::peerpb::peer_server::{Peer, PeerServer};
+
+use super::{CLUSTER_KEY, FROM_KEY, REMOVED_TEXT, TO_KEY, connect, frame};
+use crate::codec::{self, Answer, CodecError, FRAME_SIZE_BYTES_MAX, Question};
+use crate::handle::Inner;
+use crate::raft_types::*;
+use crate::snapshot::{self, SnapshotBody};
+use crate::waiters::{Refusal, Refused, write_responder};
+
+/// A heartbeat is answered after this even if the disk has not caught up with earlier appends.
+const HEARTBEAT_PATIENCE: Duration = Duration::from_millis(5);
+const SNAPSHOT_FRAMES_AHEAD: usize = 4;
+const QUARANTINED_TEXT: &str = "the member is quarantined and gives no votes";
+
+type Frames = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+type Answered<T> = Result<Response<T>, Status>;
+
+/// Serves until `shutdown`, then gives streams a moment to end.
+pub(crate) async fn serve(inner: Arc<Inner>, listener: TcpListener, shutdown: CancellationToken) {
+    let incoming = connect::accept(listener, inner.config.peer_tls.as_ref(), shutdown.clone());
+    let dead_after = Duration::from_millis(inner.config.election_timeout_ms).max(Duration::from_secs(1));
+    let service = PeerServer::new(Service { inner, shutdown: shutdown.clone() })
+        .max_decoding_message_size(FRAME_SIZE_BYTES_MAX)
+        .max_encoding_message_size(FRAME_SIZE_BYTES_MAX);
+    let serving = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(dead_after / 2))
+        .http2_keepalive_timeout(Some(dead_after))
+        .initial_stream_window_size(connect::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(connect::CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(None)
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+    let overdue = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    tokio::select! {
+        result = serving => if let Err(error) = result {
+            tracing::error!(%error, "peer server");
+        },
+        () = overdue => {}
+    }
+}
+
+struct Service {
+    inner: Arc<Inner>,
+    shutdown: CancellationToken,
+}
+
+impl Service {
+    /// Checks who asks whom; answers the asking member's id.
+    fn check(&self, metadata: &MetadataMap) -> Result<u64, Status> {
+        let id = |key: &str| {
+            let text = metadata.get(key).and_then(|value| value.to_str().ok());
+            text.and_then(|text| u64::from_str_radix(text, 16).ok())
+                .ok_or_else(|| Status::invalid_argument(format!("call without {key}")))
+        };
+        let identity = self.inner.identity;
+        if id(CLUSTER_KEY)? != identity.cluster_id {
+            return Err(Status::failed_precondition("cluster ID mismatch"));
+        }
+        if id(TO_KEY)? != identity.member_id {
+            return Err(Status::failed_precondition("this is another member"));
+        }
+        id(FROM_KEY)
+    }
+
+    /// Like `check`, for calls that a removed member must not make.
+    fn check_member(&self, metadata: &MetadataMap) -> Result<u64, Status> {
+        let from = self.check(metadata)?;
+        let removed = self.inner.state.with_core(|core| core.position.removed.contains(&from));
+        if removed { Err(Status::permission_denied(REMOVED_TEXT)) } else { Ok(from) }
+    }
+
+    fn check_voter(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        self.check_member(metadata)?;
+        if self.inner.is_quarantined() { Err(Status::unavailable(QUARANTINED_TEXT)) } else { Ok(()) }
+    }
+
+    /// Ends a stream with the member.
+    fn bounded(&self, stream: impl Stream<Item = Result<Frame, Status>> + Send + 'static) -> Frames {
+        Box::pin(stream.take_until(self.shutdown.clone().cancelled_owned()))
+    }
+
+    async fn take_forwarded(
+        &self,
+        payload: bytes::Bytes,
+        refusals: &mpsc::UnboundedSender<(u64, Refusal)>,
+    ) -> bool {
+        let Ok(proposals) = codec::forward(payload) else { return false };
+        let leads = self.inner.leadership.borrow().leader == Some(self.inner.identity.member_id);
+        let refusal = match (leads, self.inner.is_overloaded()) {
+            (false, _) => Some(Refusal::NotLeader),
+            (true, true) => Some(Refusal::TooManyRequests),
+            (true, false) => None,
+        };
+        for (id, bytes) in proposals {
+            if let Some(refusal) = refusal {
+                if refusals.send((id, refusal)).is_err() {
+                    return false;
+                }
+                continue;
+            }
+            let responder = write_responder(id, Refused::Remote(refusals.clone()));
+            if self.inner.raft.client_write_ff(Payload(bytes), Some(responder)).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn answer(&self, question: Question, metadata: &MetadataMap) -> Result<Answer, Status> {
+        if question == Question::WhoAreYou {
+            return Ok(self.inner.describe());
+        }
+        self.check_member(metadata)?;
+        Ok(match question {
+            Question::WhoAreYou => self.inner.describe(),
+            question @ (Question::LeaseRenew { .. } | Question::LeaseRemaining { .. }) => {
+                match self.inner.lease_here(&question).await {
+                    Ok(lease) => Answer::Lease(lease.map(|lease| (lease.granted_ttl_s, lease.remaining_s))),
+                    Err(crate::LeaseError::NoLeader | crate::LeaseError::Stopped) => Answer::NotLeader,
+                    Err(crate::LeaseError::Timeout { .. }) => Answer::TimedOut,
+                }
+            }
+            Question::Membership(change) => match self.inner.change_members(&change).await {
+                Ok(index) => Answer::Changed { index },
+                Err(error) => Answer::Refused(error),
+            },
+        })
+    }
+}
+
+fn malformed(error: CodecError) -> Status {
+    Status::new(Code::InvalidArgument, error.to_string())
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+#[tonic::async_trait]
+impl Peer for Service {
+    type AppendStream = Frames;
+    type ForwardStream = Frames;
+
+    async fn append(&self, request: Request<Streaming<Frame>>) -> Answered<Frames> {
+        self.check(request.metadata())?;
+        let contact = self.inner.contact.clone();
+        let requests = tokio_stream::StreamExt::map_while(
+            request.into_inner(),
+            move |message: Result<Frame, Status>| {
+                contact.touch();
+                let decoded = message.ok().map(|frame| codec::append_request(frame.payload));
+                match decoded {
+                    Some(Ok(request)) => Some(request),
+                    Some(Err(error)) => {
+                        tracing::error!(%error, "append request");
+                        None
+                    }
+                    None => None,
+                }
+            },
+        );
+        let results = self.inner.raft.stream_append(requests).map(|result| match result {
+            Ok(result) => Ok(frame(codec::append_result_bytes(&result))),
+            Err(error) => Err(stopped(error)),
+        });
+        Ok(Response::new(self.bounded(results)))
+    }
+
+    async fn append_once(&self, request: Request<Frame>) -> Answered<Frame> {
+        self.check(request.metadata())?;
+        let rpc = codec::append_request(request.into_inner().payload).map_err(malformed)?;
+        self.inner.contact.touch();
+        let prev = rpc.prev_log_id;
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(prev);
+        let (vote, is_heartbeat) = (rpc.vote, rpc.entries.is_empty());
+        let raft = self.inner.raft.clone();
+        let append = async move { raft.append_entries(rpc).await };
+        tokio::pin!(append);
+        let response = tokio::select! {
+            response = &mut append => response.map_err(stopped)?,
+            () = tokio::time::sleep(HEARTBEAT_PATIENCE), if is_heartbeat => {
+                // The answer waits for appends that are on their way to the disk. A heartbeat asks only whether this
+                // member still follows the leader, and that is known: its vote is accepted.
+                if self.inner.raft.metrics().borrow_watched().vote == vote {
+                    self.inner.counters.heartbeats_answered_early.fetch_add(1, Ordering::Relaxed);
+                    AppendEntriesResponse::Success
+                } else {
+                    append.await.map_err(stopped)?
+                }
+            }
+        };
+        let result = match (&response, prev) {
+            (AppendEntriesResponse::Conflict, None) => {
+                return Err(Status::internal("conflict at the log's start"));
+            }
+            _ => response.into_stream_result(prev, last),
+        };
+        Ok(Response::new(frame(codec::append_result_bytes(&result))))
+    }
+
+    async fn vote(&self, request: Request<Frame>) -> Answered<Frame> {
+        self.check_voter(request.metadata())?;
+        let rpc = codec::vote_request(request.into_inner().payload).map_err(malformed)?;
+        let response = self.inner.raft.vote(rpc).await.map_err(stopped)?;
+        Ok(Response::new(frame(codec::vote_response_bytes(&response))))
+    }
+
+    async fn pre_vote(&self, request: Request<Frame>) -> Answered<Frame> {
+        self.check_voter(request.metadata())?;
+        let rpc = codec::vote_request(request.into_inner().payload).map_err(malformed)?;
+        let response = self.inner.raft.pre_vote(rpc).await.map_err(stopped)?;
+        Ok(Response::new(frame(codec::vote_response_bytes(&response))))
+    }
+
+    async fn transfer_leader(&self, request: Request<Frame>) -> Answered<Frame> {
+        self.check(request.metadata())?;
+        if self.inner.is_quarantined() {
+            return Err(Status::unavailable(QUARANTINED_TEXT));
+        }
+        let rpc = codec::transfer_request(request.into_inner().payload).map_err(malformed)?;
+        let response = self.inner.raft.handle_transfer_leader(rpc).await.map_err(stopped)?;
+        Ok(Response::new(frame(codec::transfer_response_bytes(&response))))
+    }
+
+    async fn snapshot(&self, request: Request<Streaming<Frame>>) -> Answered<Frame> {
+        self.check(request.metadata())?;
+        let Ok(_one_at_a_time) = self.inner.incoming_snapshot.try_lock() else {
+            return Err(Status::resource_exhausted("another snapshot is being received"));
+        };
+        let mut frames = request.into_inner();
+        let (sender, mut receiver) = mpsc::channel::<bytes::Bytes>(SNAPSHOT_FRAMES_AHEAD);
+        let path = self.inner.data_dir.incoming_state_file();
+        let (cache, limits) = (self.inner.config.state_cache_size_bytes, self.inner.config.limits.clone());
+        let writer = tokio::task::spawn_blocking(move || {
+            snapshot::import(&path, cache, limits, || receiver.blocking_recv())
+        });
+        let contact = self.inner.contact.clone();
+        while let Some(frame) = frames.message().await? {
+            contact.touch();
+            if sender.send(frame.payload).await.is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        let (vote, prepared) = writer.await.map_err(stopped)?.map_err(stopped)?;
+        let meta = SnapshotMeta {
+            last_log_id: prepared.position.applied,
+            last_membership: prepared.position.membership.clone(),
+        };
+        let snapshot = Snapshot { meta, snapshot: SnapshotBody::Incoming(Box::new(prepared)) };
+        let response = self.inner.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        self.inner.counters.snapshots_received.fetch_add(1, Ordering::Relaxed);
+        Ok(Response::new(frame(codec::vote_bytes(&response.vote))))
+    }
+
+    async fn forward(&self, request: Request<Streaming<Frame>>) -> Answered<Frames> {
+        self.check_member(request.metadata())?;
+        let mut frames = request.into_inner();
+        // Not bounded by itself: at most one refusal per proposal that its sender has in flight.
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let service = Service { inner: self.inner.clone(), shutdown: self.shutdown.clone() };
+        tokio::spawn(async move {
+            let taking = async {
+                while let Ok(Some(message)) = frames.message().await {
+                    if !service.take_forwarded(message.payload, &sender).await {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = taking => {}
+                () = service.shutdown.cancelled() => {}
+            }
+        });
+        let refusals = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
+        let answers = refusals.map(|(id, refusal)| Ok(frame(codec::refusal_bytes(id, refusal))));
+        Ok(Response::new(self.bounded(answers)))
+    }
+
+    async fn read_index(&self, request: Request<Frame>) -> Answered<Frame> {
+        self.check(request.metadata())?;
+        if self.inner.leadership.borrow().leader != Some(self.inner.identity.member_id) {
+            return Err(Status::failed_precondition("not leader"));
+        }
+        let index = self.inner.read_index.index(false, Duration::from_secs(1)).await.map_err(stopped)?;
+        Ok(Response::new(frame(bytes::Bytes::copy_from_slice(&index.to_le_bytes()))))
+    }
+
+    async fn ask(&self, request: Request<Frame>) -> Answered<Frame> {
+        let question = codec::from_bytes(&request.get_ref().payload, "question").map_err(malformed)?;
+        let answer = self.answer(question, request.metadata()).await?;
+        Ok(Response::new(frame(codec::to_bytes(&answer))))
+    }
+}

@@ -1,0 +1,439 @@
+//! Opens a data directory and brings a member up.
+//!
+//! Order: lock, identity, peer port, state file, log, replay of what is known to be committed, Raft, services. Nothing
+//! is served before the state is what it was when the member stopped.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use openraft::SnapshotPolicy;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::codec::{self, CodecError};
+use crate::config::{Config, Member};
+use crate::data_dir::{DataDir, Identity};
+use crate::fatal::Fatal;
+use crate::flusher::{self, Flusher};
+use crate::handle::{Handle, Inner};
+use crate::leadership::{Contact, Leadership, Watcher};
+use crate::leases::Leases;
+use crate::log_store::LogStore;
+use crate::metrics::Counters;
+use crate::peers::network::Network;
+use crate::peers::{self, Peers};
+use crate::propose::{ForwardTask, Forwarder};
+use crate::raft_types::*;
+use crate::read_index::{ReadIndex, Rounds};
+use crate::snapshot;
+use crate::state::{self, RestoreError, State};
+use crate::state_file::{StateFile, StateFileError};
+use crate::state_machine::StateMachine;
+use crate::waiters::Waiters;
+use crate::{Raft, purge, watchdog};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(
+        "data directory belongs to another cluster: it says {found:x}, the configuration says {expected:x}"
+    )]
+    WrongCluster { found: u64, expected: u64 },
+    #[error(
+        "data directory belongs to another member: it says {found:x}, the configuration says {expected:x}"
+    )]
+    WrongMember { found: u64, expected: u64 },
+    #[error("{path} is held by another process")]
+    Locked { path: PathBuf },
+    #[error("listen tcp {addr}: bind: address already in use")]
+    PortInUse { addr: SocketAddr },
+    /// Acknowledged data is damaged, and there is no other member to get it from.
+    #[error(
+        "{file} is damaged at offset {offset}: acknowledged entries are lost, and a single member cannot get them \
+         back; restore a snapshot, or start an empty data directory"
+    )]
+    Corrupt { file: PathBuf, offset: u64 },
+    #[error(
+        "the log begins at index {log_first}, the state file ends at {state_last}: entries between are missing"
+    )]
+    Gap { log_first: u64, state_last: u64 },
+    #[error("{what} is not supported")]
+    Unsupported { what: &'static str },
+    #[error("configuration: {0}")]
+    Config(String),
+    #[error("{path}: {source}")]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("listen tcp {addr}: {source}")]
+    Listen {
+        addr: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    StateFile(#[from] StateFileError),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error("write-ahead log: {0}")]
+    Log(#[from] wal::OpenError),
+    #[error("write-ahead log: {0}")]
+    LogContent(#[from] CodecError),
+    #[error("replay the log: {0}")]
+    Replay(#[source] std::io::Error),
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+/// A predecessor in the same directory may still be closing its files.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const REPLAY_ENTRIES: u64 = 4_096;
+
+/// Starts a member; returns when it serves its peers. Leadership may take a moment longer.
+pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Handle, StartError> {
+    check(&config)?;
+    let data_dir = Arc::new(lock(&config).await?);
+    let fresh = check_identity(&data_dir, config.identity)?;
+    let listeners = bind(&config.listen_peer_urls).await?;
+    let opened = open(&config, &data_dir, fresh).await?;
+    run(config, data_dir, listeners, opened, shutdown.child_token()).await
+}
+
+fn check(config: &Config) -> Result<(), StartError> {
+    if config.force_new_cluster {
+        return Err(StartError::Unsupported { what: "force-new-cluster" });
+    }
+    if config.heartbeat_interval_ms == 0 || config.election_timeout_ms < 5 * config.heartbeat_interval_ms {
+        return Err(StartError::Config(format!(
+            "--election-timeout[{}ms] should be at least as 5 times as --heartbeat-interval[{}ms]",
+            config.election_timeout_ms, config.heartbeat_interval_ms
+        )));
+    }
+    Ok(())
+}
+
+async fn lock(config: &Config) -> Result<DataDir, StartError> {
+    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
+    loop {
+        match DataDir::open(&config.data_dir) {
+            Err(StartError::Locked { .. }) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// `true`: the directory was empty and is ours now.
+fn check_identity(data_dir: &DataDir, expected: Identity) -> Result<bool, StartError> {
+    match data_dir.identity()? {
+        None => {
+            data_dir.set_identity(expected)?;
+            Ok(true)
+        }
+        Some(found) if found.cluster_id != expected.cluster_id => {
+            Err(StartError::WrongCluster { found: found.cluster_id, expected: expected.cluster_id })
+        }
+        Some(found) if found.member_id != expected.member_id => {
+            Err(StartError::WrongMember { found: found.member_id, expected: expected.member_id })
+        }
+        Some(_) => Ok(false),
+    }
+}
+
+async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for addr in addresses {
+        match TcpListener::bind(addr).await {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                return Err(StartError::PortInUse { addr: *addr });
+            }
+            Err(source) => return Err(StartError::Listen { addr: *addr, source }),
+        }
+    }
+    Ok(listeners)
+}
+
+/// What the disk had.
+struct Opened {
+    state: State,
+    wal: wal::Wal,
+    recovered: wal::Recovered,
+    bootstrap: Option<RaftEntry>,
+}
+
+async fn open(config: &Config, data_dir: &Arc<DataDir>, fresh: bool) -> Result<Opened, StartError> {
+    let mut bootstrap = None;
+    if fresh {
+        if watchdog::was_started_before(config).await {
+            tracing::warn!(
+                "the cluster knows this member, its data directory is empty: no votes until it has caught up"
+            );
+            quarantine(data_dir, "the data directory was empty, the cluster knows the member")?;
+        } else if config.new_cluster {
+            bootstrap = Some(first_entry(&config.initial_members)?);
+        }
+    }
+    let (blocking_config, blocking_dir) = (config.clone(), data_dir.clone());
+    let task = tokio::task::spawn_blocking(move || open_files(&blocking_config, &blocking_dir));
+    let (state, wal, recovered) = task.await.map_err(|error| StartError::Raft(error.to_string()))??;
+    if let wal::Damage::TornTail { file, offset, dropped_bytes } = &recovered.damage {
+        tracing::warn!(file = %file.display(), offset, dropped_bytes, "cut off a write that was never acknowledged");
+    }
+    if let wal::Damage::LostAcknowledged { file, offset, last_good_index, acknowledged_index } =
+        &recovered.damage
+    {
+        let voters = newest_voters(&state, &recovered, &config.initial_members)?;
+        if voters.iter().all(|id| *id == config.identity.member_id) {
+            return Err(StartError::Corrupt { file: file.clone(), offset: *offset });
+        }
+        tracing::error!(
+            file = %file.display(), offset, last_good_index, acknowledged_index,
+            "acknowledged log entries are lost: no votes until a leader has sent them again"
+        );
+        quarantine(data_dir, "the log lost acknowledged entries")?;
+    }
+    // An entry of a former, interrupted start is as good.
+    if !recovered.entries.is_empty() || recovered.purged.is_some() || state.applied_next() > 0 {
+        bootstrap = None;
+    } else if bootstrap.is_none() && config.new_cluster && !data_dir.quarantined() {
+        bootstrap = Some(first_entry(&config.initial_members)?);
+    }
+    Ok(Opened { state, wal, recovered, bootstrap })
+}
+
+fn quarantine(data_dir: &DataDir, reason: &str) -> Result<(), StartError> {
+    let path = PathBuf::from("quarantine");
+    data_dir.set_quarantine(reason).map_err(|source| StartError::Io { path, source })
+}
+
+fn open_files(config: &Config, data_dir: &DataDir) -> Result<(State, wal::Wal, wal::Recovered), StartError> {
+    let path = data_dir.state_file();
+    let file = Arc::new(StateFile::open(&path, config.state_cache_size_bytes)?);
+    let view = file.view()?;
+    let store = state::restore(&view, config.limits.clone())?;
+    let mut log = wal::Config::new(data_dir.wal());
+    log.segment_size_bytes = config.wal_segment_size_bytes;
+    log.fsync = config.fsync;
+    let Identity { cluster_id, member_id } = config.identity;
+    log.identity = Some(wal::Identity { cluster_id, member_id });
+    let (wal, recovered) = wal::open(log, wal::RealDisk::new()).map_err(|error| match error {
+        wal::OpenError::WrongIdentity { expected, found, .. } if expected.cluster_id != found.cluster_id => {
+            StartError::WrongCluster { found: found.cluster_id, expected: expected.cluster_id }
+        }
+        wal::OpenError::WrongIdentity { expected, found, .. } => {
+            StartError::WrongMember { found: found.member_id, expected: expected.member_id }
+        }
+        wal::OpenError::Locked { dir } => StartError::Locked { path: dir },
+        other => StartError::Log(other),
+    })?;
+    let position = view.position.clone();
+    drop(view);
+    Ok((State::new(store, position, file), wal, recovered))
+}
+
+/// The voters that the newest membership names, whether applied or only logged.
+fn newest_voters(
+    state: &State,
+    recovered: &wal::Recovered,
+    initial: &[Member],
+) -> Result<Vec<u64>, CodecError> {
+    for logged in recovered.entries.iter().rev() {
+        let entry = codec::entry(logged.term, logged.index, logged.payload.clone())?;
+        if let openraft::EntryPayload::Membership(membership) = entry.payload {
+            return Ok(membership.voter_ids().collect());
+        }
+    }
+    let voters: Vec<u64> = state.with_core(|core| core.position.membership.voter_ids().collect());
+    if voters.is_empty() {
+        return Ok(initial.iter().filter(|member| !member.is_learner).map(|member| member.id).collect());
+    }
+    Ok(voters)
+}
+
+/// The first entry of a new cluster's log: its members. The same bytes on every member.
+fn first_entry(members: &[Member]) -> Result<RaftEntry, StartError> {
+    let voters = members.iter().filter(|member| !member.is_learner).map(|member| member.id).collect();
+    let node = |member: &Member| Node {
+        name: member.name.clone(),
+        peer_urls: member.peer_urls.clone(),
+        joining: false,
+    };
+    let nodes: std::collections::BTreeMap<u64, Node> =
+        members.iter().map(|member| (member.id, node(member))).collect();
+    let membership = Membership::new(vec![voters], nodes)
+        .map_err(|error| StartError::Config(format!("initial cluster: {error}")))?;
+    Ok(RaftEntry { log_id: log_id(0, 0), payload: openraft::EntryPayload::Membership(membership) })
+}
+
+fn raft_config(config: &Config, quarantined: bool) -> Result<Arc<openraft::Config>, StartError> {
+    let heartbeat = config.heartbeat_interval_ms;
+    let election = config.election_timeout_ms;
+    // openraft waits for the leader's lease (the upper bound) and then for a time between the bounds: together between
+    // one and 1.2 election timeouts.
+    let election_timeout_max = (election * 3 / 5).max(heartbeat + 3);
+    let election_timeout_min = (election * 2 / 5).max(heartbeat + 1).min(election_timeout_max - 1);
+    let raft = openraft::Config {
+        cluster_name: format!("{:x}", config.identity.cluster_id),
+        heartbeat_interval: heartbeat,
+        election_timeout_min,
+        election_timeout_max,
+        max_payload_entries: 1_024,
+        // Our own schedule: purge.rs.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        enable_pre_vote: Some(config.pre_vote),
+        enable_elect: !quarantined,
+        enable_leader_restore: Some(false),
+        // A member that lost its disk starts over; it has no vote until it has caught up.
+        allow_log_reversion: Some(true),
+        backoff: "20ms 40ms 80ms ...500ms".to_owned(),
+        ..openraft::Config::default()
+    };
+    Ok(Arc::new(raft.validate().map_err(|error| StartError::Config(error.to_string()))?))
+}
+
+async fn run(
+    config: Config,
+    data_dir: Arc<DataDir>,
+    listeners: Vec<TcpListener>,
+    opened: Opened,
+    shutdown: CancellationToken,
+) -> Result<Handle, StartError> {
+    let Opened { state, wal, recovered, bootstrap } = opened;
+    let identity = config.identity;
+    let election_timeout = Duration::from_millis(config.election_timeout_ms);
+    let fatal = Fatal::new();
+    let state = Arc::new(state);
+    let waiters = Waiters::new();
+    let leases = Arc::new(Leases::default());
+    let counters = Arc::new(Counters::default());
+    let contact = Arc::new(Contact::new());
+    let log = LogStore::new(
+        wal,
+        recovered,
+        state.applied_next(),
+        state.durable_watch(),
+        config.log_tail_size_bytes,
+        fatal.clone(),
+    )?;
+    if let Some(entry) = bootstrap {
+        log.bootstrap(entry).await.map_err(StartError::Replay)?;
+    }
+    let (flusher_handle, inbox) = flusher::channel();
+    let mut machine = StateMachine {
+        member_id: identity.member_id,
+        state: state.clone(),
+        waiters: waiters.clone(),
+        leases: leases.clone(),
+        log: log.clone(),
+        flusher: flusher_handle.clone(),
+        data_dir: data_dir.clone(),
+        fatal: fatal.clone(),
+    };
+    let flusher = Flusher::start(flusher_handle.clone(), inbox, state.clone(), fatal.clone())
+        .map_err(|source| StartError::Io { path: data_dir.state_file(), source })?;
+    replay(&mut machine).await?;
+
+    let quarantined = data_dir.quarantined();
+    let peers = Peers::new(identity, config.peer_tls.clone(), election_timeout, fatal.clone());
+    let network =
+        Network { peers: peers.clone(), export_slots: snapshot::export_slots(), counters: counters.clone() };
+    let raft_config = raft_config(&config, quarantined)?;
+    let raft = Raft::new(identity.member_id, raft_config, network, log.clone(), machine)
+        .await
+        .map_err(|error| StartError::Raft(error.to_string()))?;
+
+    let (sender, leadership) = watch::channel(Leadership::default());
+    let watcher = Watcher {
+        member_id: identity.member_id,
+        raft: raft.clone(),
+        state: state.clone(),
+        leases: leases.clone(),
+        contact: contact.clone(),
+        counters: counters.clone(),
+        fatal: fatal.clone(),
+        election_timeout,
+        sender,
+    };
+    tokio::spawn(watcher.run(shutdown.clone()));
+    let rounds = Rounds {
+        member_id: identity.member_id,
+        raft: raft.clone(),
+        state: state.clone(),
+        peers: peers.clone(),
+        counters: counters.clone(),
+        leadership: leadership.clone(),
+    };
+    let forward = ForwardTask {
+        member_id: identity.member_id,
+        raft: raft.clone(),
+        peers: peers.clone(),
+        waiters: waiters.clone(),
+        leadership: leadership.clone(),
+    };
+    let inner = Arc::new(Inner {
+        read_index: ReadIndex::start(rounds, shutdown.clone()),
+        forwarder: Forwarder::start(forward, shutdown.clone()),
+        config,
+        identity,
+        raft,
+        state,
+        waiters,
+        leases,
+        log,
+        peers,
+        flusher,
+        flusher_handle,
+        data_dir,
+        leadership,
+        contact,
+        counters,
+        fatal,
+        quarantined: AtomicBool::new(quarantined),
+        incoming_snapshot: tokio::sync::Mutex::new(()),
+        shutdown: shutdown.clone(),
+        stopping: Mutex::new(None),
+    });
+    for listener in listeners {
+        tokio::spawn(peers::server::serve(inner.clone(), listener, shutdown.clone()));
+    }
+    tokio::spawn(inner.clone().expire_leases(shutdown.clone()));
+    tokio::spawn(purge::run(inner.clone(), shutdown.clone()));
+    tokio::spawn(watchdog::first_election(inner.clone(), shutdown.clone()));
+    tokio::spawn(watchdog::members(inner.clone(), shutdown.clone()));
+    tokio::spawn(watchdog::lift_quarantine(inner.clone(), shutdown));
+    Ok(Handle { inner })
+}
+
+/// Applies what is known to be committed, so that reads right after the start see it.
+async fn replay(machine: &mut StateMachine) -> Result<(), StartError> {
+    let purged_next = next_index(machine.log.purged().as_ref());
+    let mut next = machine.state.applied_next();
+    if purged_next > next {
+        return Err(StartError::Gap { log_first: purged_next, state_last: next.saturating_sub(1) });
+    }
+    let end = next_index(machine.log.committed().as_ref());
+    let started = std::time::Instant::now();
+    let first = next;
+    while next < end {
+        let entries =
+            machine.log.read(next, end.min(next + REPLAY_ENTRIES)).await.map_err(StartError::Replay)?;
+        if entries.is_empty() {
+            break;
+        }
+        next += entries.len() as u64;
+        machine.replay(entries).map_err(StartError::Replay)?;
+    }
+    if next > first {
+        tracing::info!(entries = next - first, took = ?started.elapsed(), "replayed the log");
+    }
+    Ok(())
+}

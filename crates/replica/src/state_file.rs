@@ -1,0 +1,482 @@
+//! The state file: one redb database with the records of the key space and a small table of metadata.
+//! Drawn in docs/formats.md (`## State file`).
+//!
+//! Invariants: one writer (the flusher thread; the snapshot receiver writes a file of its own). The applied log id, the
+//! membership and every row that apply produced up to it are in the same transaction, so that replay from the applied
+//! index is exact after a crash between any two transactions. Readers see the last committed transaction through a
+//! cached read transaction that is renewed after each commit.
+//! Not here: when to flush (flusher.rs), what rows mean (mvcc).
+
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+use mvcc::{Records, RecordsError, Revision, Row};
+use parking_lot::RwLock;
+use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
+
+use crate::codec::{self, CodecError};
+use crate::raft_types::{LogId, StoredMembership};
+
+/// Key: main revision in the high 64 bits, sub revision in the low 64. Only ever appended to and deleted from.
+const RECORDS: TableDefinition<u128, &[u8]> = TableDefinition::new("records");
+/// Keys with the prefix `m/` are the key space's, `r/` are the replica's.
+const META: TableDefinition<&[u8], &[u8]> = TableDefinition::new("meta");
+
+const STORE_PREFIX: &[u8] = b"m/";
+const FORMAT_KEY: &[u8] = b"r/format";
+const APPLIED_KEY: &[u8] = b"r/applied";
+const FORMAT_VERSION: u8 = 1;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateFileError {
+    #[error("state file {path}: {source}")]
+    Database {
+        path: PathBuf,
+        #[source]
+        source: Box<redb::Error>,
+    },
+    #[error("state file {path}: {source}")]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("state file {path} has format {found}, this version reads format {FORMAT_VERSION}")]
+    Format { path: PathBuf, found: u8 },
+    #[error("state file {path} is damaged: {source}")]
+    Damaged {
+        path: PathBuf,
+        #[source]
+        source: CodecError,
+    },
+    #[error("state file {path} is damaged: checksum of row {key:?} does not match")]
+    Checksum { path: PathBuf, key: String },
+}
+
+/// What the state file says about its place in the log. Goes into every transaction.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Position {
+    pub applied: Option<LogId>,
+    pub membership: StoredMembership,
+    /// Ids of members that were removed; they never come back.
+    pub removed: Vec<u64>,
+}
+
+impl Position {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        codec::put_log_id(&mut out, self.applied.as_ref());
+        codec::put_stored_membership(&mut out, &self.membership);
+        out.put_u32_le(u32::try_from(self.removed.len()).expect("members are few"));
+        for id in &self.removed {
+            out.put_u64_le(*id);
+        }
+        out
+    }
+
+    pub(crate) fn from_bytes(mut bytes: Bytes) -> Result<Position, CodecError> {
+        use bytes::Buf;
+        let damaged = || CodecError { what: "position" };
+        let applied = codec::take_log_id(&mut bytes)?;
+        let membership = codec::take_stored_membership(&mut bytes)?;
+        let count = bytes.try_get_u32_le().map_err(|_| damaged())?;
+        let mut removed = Vec::new();
+        for _ in 0..count {
+            removed.push(bytes.try_get_u64_le().map_err(|_| damaged())?);
+        }
+        Ok(Position { applied, membership, removed })
+    }
+}
+
+/// An open state file. Cheap to read from any thread.
+pub(crate) struct StateFile {
+    path: PathBuf,
+    database: Database,
+    reader: RwLock<Arc<Reader>>,
+}
+
+struct Reader {
+    records: ReadOnlyTable<u128, &'static [u8]>,
+    meta: ReadOnlyTable<&'static [u8], &'static [u8]>,
+}
+
+impl StateFile {
+    /// Opens or creates. `cache_size_bytes` bounds redb's page cache, which is otherwise 1 GiB.
+    pub(crate) fn open(path: &Path, cache_size_bytes: usize) -> Result<StateFile, StateFileError> {
+        let wrap = |source: redb::Error| StateFileError::Database {
+            path: path.to_owned(),
+            source: Box::new(source),
+        };
+        let database = redb::Builder::new()
+            .set_cache_size(cache_size_bytes)
+            .create(path)
+            .map_err(|error| wrap(error.into()))?;
+        create_tables(&database).map_err(wrap)?;
+        let reader = Reader::new(&database).map_err(wrap)?;
+        let file = StateFile { path: path.to_owned(), database, reader: RwLock::new(Arc::new(reader)) };
+        let format = meta_row(path, &file.reader(), FORMAT_KEY)?;
+        match format.as_deref() {
+            Some([FORMAT_VERSION]) => Ok(file),
+            found => Err(StateFileError::Format {
+                path: path.to_owned(),
+                found: found.and_then(|bytes| bytes.first()).copied().unwrap_or(0),
+            }),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn wrap(&self, source: impl Into<redb::Error>) -> StateFileError {
+        database_error(&self.path, source)
+    }
+
+    /// Moves rows into the file together with the position that they belong to. `durable` waits for the disk and keeps
+    /// a later open fast; otherwise the rows are visible to readers but may be lost in a crash, whole transactions at a
+    /// time, newest first.
+    pub(crate) fn write(
+        &self,
+        rows: &[Row],
+        position: &Position,
+        durable: bool,
+    ) -> Result<(), StateFileError> {
+        let mut transaction = self.database.begin_write().map_err(|error| self.wrap(error))?;
+        let durability = if durable { Durability::Immediate } else { Durability::None };
+        transaction.set_durability(durability).expect("no savepoint is ever made");
+        transaction.set_quick_repair(durable);
+        write_rows(&transaction, rows).map_err(|error| self.wrap(error))?;
+        write_position(&transaction, position).map_err(|error| self.wrap(error))?;
+        transaction.commit().map_err(|error| self.wrap(error))?;
+        let reader = Reader::new(&self.database).map_err(|error| self.wrap(error))?;
+        *self.reader.write() = Arc::new(reader);
+        Ok(())
+    }
+
+    pub(crate) fn position(&self) -> Result<Position, StateFileError> {
+        position(&self.path, &self.reader())
+    }
+
+    fn reader(&self) -> Arc<Reader> {
+        self.reader.read().clone()
+    }
+
+    /// A frozen view: stays as it is while transactions go on. Pins pages, so it must not be kept for long.
+    pub(crate) fn view(&self) -> Result<StateView, StateFileError> {
+        let reader = self.reader();
+        let position = position(&self.path, &reader)?;
+        Ok(StateView { path: self.path.clone(), reader, position })
+    }
+
+    /// For a file that was renamed while it is open.
+    pub(crate) fn renamed(self, path: PathBuf) -> StateFile {
+        StateFile { path, ..self }
+    }
+
+    pub(crate) fn size_on_disk_bytes(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+    }
+}
+
+/// The whole file at one moment, for a restart, a snapshot or a backup.
+pub(crate) struct StateView {
+    path: PathBuf,
+    reader: Arc<Reader>,
+    pub position: Position,
+}
+
+impl StateView {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Metadata rows of the key space.
+    pub(crate) fn meta(&self) -> Result<Vec<(Bytes, Bytes)>, StateFileError> {
+        let wrap = |error: redb::StorageError| database_error(&self.path, error);
+        let mut rows = Vec::new();
+        for row in self.reader.meta.range::<&[u8]>(STORE_PREFIX..).map_err(wrap)? {
+            let (key, value) = row.map_err(wrap)?;
+            let Some(name) = key.value().strip_prefix(STORE_PREFIX) else { break };
+            rows.push((Bytes::copy_from_slice(name), checked(&self.path, key.value(), value.value())?));
+        }
+        Ok(rows)
+    }
+
+    /// All records in revision order; an unreadable page ends the iteration with the error.
+    pub(crate) fn records(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(Revision, Bytes), StateFileError>> + use<>, StateFileError> {
+        let path = self.path.clone();
+        let range = self.reader.records.range::<u128>(..).map_err(|error| database_error(&path, error))?;
+        Ok(range.map(move |row| {
+            let (key, value) = row.map_err(|error| database_error(&path, error))?;
+            Ok((revision(key.value()), Bytes::copy_from_slice(value.value())))
+        }))
+    }
+}
+
+impl Records for StateFile {
+    fn read(&self, revision: Revision) -> Result<Option<Bytes>, RecordsError> {
+        let found = self
+            .reader()
+            .records
+            .get(record_key(revision))
+            .map_err(|error| RecordsError::Read(Arc::new(error)))?;
+        Ok(found.map(|guard| Bytes::copy_from_slice(guard.value())))
+    }
+
+    fn scan(&self, from: Revision, rows_max: usize) -> Result<Vec<(Revision, Bytes)>, RecordsError> {
+        let wrap = |error| RecordsError::Read(Arc::new(error));
+        let mut rows = Vec::new();
+        for row in self.reader().records.range(record_key(from)..).map_err(wrap)?.take(rows_max) {
+            let (key, value) = row.map_err(wrap)?;
+            rows.push((revision(key.value()), Bytes::copy_from_slice(value.value())));
+        }
+        Ok(rows)
+    }
+}
+
+impl Reader {
+    fn new(database: &Database) -> Result<Reader, redb::Error> {
+        let transaction = database.begin_read()?;
+        Ok(Reader { records: transaction.open_table(RECORDS)?, meta: transaction.open_table(META)? })
+    }
+}
+
+/// A state file that is being filled from a snapshot, under a name of its own.
+pub(crate) struct NewStateFile {
+    path: PathBuf,
+    database: Database,
+    records: Vec<Row>,
+}
+
+impl NewStateFile {
+    /// Replaces whatever is at `path`.
+    pub(crate) fn create(path: &Path, cache_size_bytes: usize) -> Result<NewStateFile, StateFileError> {
+        match std::fs::remove_file(path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StateFileError::Io { path: path.to_owned(), source });
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let wrap = |source: redb::Error| StateFileError::Database {
+            path: path.to_owned(),
+            source: Box::new(source),
+        };
+        let database = redb::Builder::new()
+            .set_cache_size(cache_size_bytes)
+            .create(path)
+            .map_err(|error| wrap(error.into()))?;
+        create_tables(&database).map_err(wrap)?;
+        Ok(NewStateFile { path: path.to_owned(), database, records: Vec::new() })
+    }
+
+    /// Rows must come in the order in which a view yields them.
+    pub(crate) fn add(&mut self, rows: Vec<Row>) -> Result<(), StateFileError> {
+        self.records = rows;
+        self.commit(None)
+    }
+
+    /// Fsyncs. After this the file may take its final name.
+    pub(crate) fn finish(mut self, position: &Position) -> Result<(), StateFileError> {
+        self.commit(Some(position))
+    }
+
+    fn commit(&mut self, position: Option<&Position>) -> Result<(), StateFileError> {
+        let path = self.path.clone();
+        let wrap =
+            |source: redb::Error| StateFileError::Database { path: path.clone(), source: Box::new(source) };
+        let mut transaction = self.database.begin_write().map_err(|error| wrap(error.into()))?;
+        let durability = if position.is_some() { Durability::Immediate } else { Durability::None };
+        transaction.set_durability(durability).expect("no savepoint is ever made");
+        transaction.set_quick_repair(position.is_some());
+        write_rows(&transaction, &std::mem::take(&mut self.records)).map_err(wrap)?;
+        if let Some(position) = position {
+            write_position(&transaction, position).map_err(wrap)?;
+        }
+        transaction.commit().map_err(|error| wrap(error.into()))
+    }
+}
+
+fn database_error(path: &Path, source: impl Into<redb::Error>) -> StateFileError {
+    StateFileError::Database { path: path.to_owned(), source: Box::new(source.into()) }
+}
+
+fn position(path: &Path, reader: &Reader) -> Result<Position, StateFileError> {
+    let Some(bytes) = meta_row(path, reader, APPLIED_KEY)? else { return Ok(Position::default()) };
+    Position::from_bytes(bytes).map_err(|source| StateFileError::Damaged { path: path.to_owned(), source })
+}
+
+fn meta_row(path: &Path, reader: &Reader, key: &[u8]) -> Result<Option<Bytes>, StateFileError> {
+    let found = reader.meta.get(key).map_err(|error| database_error(path, error))?;
+    found.map(|guard| checked(path, key, guard.value())).transpose()
+}
+
+fn checked(path: &Path, key: &[u8], stored: &[u8]) -> Result<Bytes, StateFileError> {
+    unsealed(key, stored).ok_or_else(|| StateFileError::Checksum {
+        path: path.to_owned(),
+        key: String::from_utf8_lossy(key).into_owned(),
+    })
+}
+
+fn create_tables(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        transaction.open_table(RECORDS)?;
+        let mut meta = transaction.open_table(META)?;
+        if redb::ReadableTable::get(&meta, FORMAT_KEY)?.is_none() {
+            meta.insert(FORMAT_KEY, sealed(FORMAT_KEY, &[FORMAT_VERSION]).as_slice())?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn write_position(transaction: &redb::WriteTransaction, position: &Position) -> Result<(), redb::Error> {
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(APPLIED_KEY, sealed(APPLIED_KEY, &position.to_bytes()).as_slice())?;
+    Ok(())
+}
+
+fn write_rows(transaction: &redb::WriteTransaction, rows: &[Row]) -> Result<(), redb::Error> {
+    let mut records = transaction.open_table(RECORDS)?;
+    let mut meta = transaction.open_table(META)?;
+    let mut rest = rows;
+    while !rest.is_empty() {
+        // Runs of records go in through a cursor at the end of the table: half the work of single inserts.
+        let run = rest.iter().take_while(|row| matches!(row, Row::Record(..))).count();
+        let (ahead, behind) = rest.split_at(run);
+        append_records(&mut records, ahead)?;
+        rest = behind;
+        let Some((row, behind)) = rest.split_first() else { break };
+        rest = behind;
+        match row {
+            Row::Record(revision, bytes) => {
+                records.insert(record_key(*revision), bytes.as_ref())?;
+            }
+            Row::DeleteRecord(revision) => {
+                records.remove(record_key(*revision))?;
+            }
+            Row::Meta(key, value) => {
+                let key = store_key(key);
+                meta.insert(key.as_slice(), sealed(&key, value).as_slice())?;
+            }
+            Row::DeleteMeta(key) => {
+                meta.remove(store_key(key).as_slice())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn append_records(
+    records: &mut redb::Table<'_, u128, &'static [u8]>,
+    rows: &[Row],
+) -> Result<(), redb::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut cursor = records.upper_bound_mut(Bound::<u128>::Unbounded)?;
+    for row in rows {
+        let Row::Record(revision, bytes) = row else { continue };
+        match cursor.insert_before(record_key(*revision), bytes.as_ref()) {
+            Ok(()) => {}
+            Err(redb::CursorError::UnorderedKey) => {
+                panic!("record {revision} leaves the store after a later one: mvcc breaks its order")
+            }
+            Err(redb::CursorError::Storage(error)) => return Err(error.into()),
+            Err(error) => return Err(redb::Error::Corrupted(error.to_string())),
+        }
+    }
+    cursor.close()?;
+    Ok(())
+}
+
+fn store_key(name: &[u8]) -> Vec<u8> {
+    [STORE_PREFIX, name].concat()
+}
+
+fn record_key(revision: Revision) -> u128 {
+    let main = u128::try_from(revision.main).unwrap_or(0);
+    let sub = u128::try_from(revision.sub).unwrap_or(0);
+    main << 64 | sub
+}
+
+fn revision(key: u128) -> Revision {
+    let part = |bits: u128| i64::try_from(bits & u128::from(u64::MAX)).unwrap_or(i64::MAX);
+    Revision { main: part(key >> 64), sub: part(key) }
+}
+
+/// A metadata row: CRC-32C over key and value, then the value. redb does not notice flipped bits.
+fn sealed(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(value.len() + 4);
+    out.put_u32_le(crc32c::crc32c_append(crc32c::crc32c(key), value));
+    out.put_slice(value);
+    out
+}
+
+fn unsealed(key: &[u8], stored: &[u8]) -> Option<Bytes> {
+    let (sum, value) = stored.split_first_chunk::<4>()?;
+    (u32::from_le_bytes(*sum) == crc32c::crc32c_append(crc32c::crc32c(key), value))
+        .then(|| Bytes::copy_from_slice(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft_types::log_id;
+
+    fn record(main: i64, sub: i64, text: &str) -> Row {
+        Row::Record(Revision { main, sub }, Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn position(index: u64) -> Position {
+        Position { applied: Some(log_id(1, index)), removed: vec![7], ..Position::default() }
+    }
+
+    #[test]
+    fn rows_come_back_in_revision_order_with_their_position() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.redb");
+        let file = StateFile::open(&path, 1 << 20).unwrap();
+        assert_eq!(file.position().unwrap(), Position::default());
+        let meta = Row::Meta(Bytes::from_static(b"alarm"), Bytes::from_static(b"none"));
+        file.write(&[record(2, 0, "a"), record(2, 1, "b"), meta, record(3, 0, "c")], &position(5), false)
+            .unwrap();
+        file.write(&[Row::DeleteRecord(Revision { main: 2, sub: 0 }), record(4, 0, "d")], &position(6), true)
+            .unwrap();
+        drop(file);
+
+        let file = Arc::new(StateFile::open(&path, 1 << 20).unwrap());
+        let view = file.view().unwrap();
+        assert_eq!(view.position, position(6));
+        assert_eq!(view.meta().unwrap(), [(Bytes::from_static(b"alarm"), Bytes::from_static(b"none"))]);
+        let records: Vec<_> = view.records().unwrap().map(|row| row.unwrap().1).collect();
+        assert_eq!(records, ["b", "c", "d"]);
+        assert_eq!(file.read(Revision { main: 3, sub: 0 }).unwrap().unwrap(), "c");
+        assert_eq!(file.read(Revision { main: 2, sub: 0 }).unwrap(), None);
+        assert_eq!(file.scan(Revision { main: 3, sub: 0 }, 1).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_view_does_not_move_while_the_file_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = Arc::new(StateFile::open(&directory.path().join("s"), 1 << 20).unwrap());
+        file.write(&[record(2, 0, "a")], &position(1), false).unwrap();
+        let view = file.view().unwrap();
+        file.write(&[record(3, 0, "b")], &position(2), true).unwrap();
+        assert_eq!(view.records().unwrap().count(), 1);
+        assert_eq!(view.position, position(1));
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_metadata_row_is_noticed() {
+        let mut stored = sealed(b"k", b"value");
+        assert_eq!(unsealed(b"k", &stored).unwrap(), "value");
+        assert_eq!(unsealed(b"other", &stored), None);
+        stored[6] ^= 1;
+        assert_eq!(unsealed(b"k", &stored), None);
+    }
+}

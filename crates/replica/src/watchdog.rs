@@ -1,0 +1,147 @@
+//! Small duties around membership: the first election, lifting a quarantine, members that join or were removed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::codec::Question;
+use crate::config::Config;
+use crate::fatal::FatalReason;
+use crate::handle::Inner;
+use crate::{discover, node_of};
+
+/// How long a fresh member looks for a cluster that already knows it. A refused connection answers at once.
+const DISCOVER_TIMEOUT: Duration = Duration::from_millis(300);
+const PROBE_INTERVAL: Duration = Duration::from_millis(15);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
+/// Between the campaigns of members that started at the same time.
+const RANK_DELAY: Duration = Duration::from_millis(60);
+const MEMBERS_INTERVAL: Duration = Duration::from_millis(200);
+/// A removed member goes on for this long, so that the others learn of the removal from it if it leads.
+const REMOVED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whether a running cluster has this member's published URLs: then it ran before, with a data directory that is gone.
+pub(crate) async fn was_started_before(config: &Config) -> bool {
+    let others = config.initial_members.iter().filter(|member| member.id != config.identity.member_id);
+    let asked = others.map(|member| discover(&member.peer_urls, config.peer_tls.as_ref(), DISCOVER_TIMEOUT));
+    join_all(asked).await.into_iter().flatten().any(|found| {
+        found.cluster_id == config.identity.cluster_id
+            && found
+                .members
+                .iter()
+                .any(|member| member.id == config.identity.member_id && !member.client_urls.is_empty())
+    })
+}
+
+/// Members that start together would sit out an election timeout; a single one too. Instead each campaigns as soon as a
+/// quorum answers, in the order of their ids. With pre-vote this disturbs no leader that others still follow.
+pub(crate) async fn first_election(inner: Arc<Inner>, shutdown: CancellationToken) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = elect_early(&inner) => {}
+    }
+}
+
+async fn elect_early(inner: &Inner) {
+    if inner.is_quarantined() {
+        return;
+    }
+    let me = inner.identity.member_id;
+    let voters: Vec<u64> = inner.raft.metrics().borrow_watched().membership_config.voter_ids().collect();
+    let Some(rank) = voters.iter().position(|id| *id == me) else { return };
+    if voters.len() == 1 {
+        // Fails only when raft has stopped.
+        let _ = inner.raft.trigger().elect(false).await;
+        return;
+    }
+    let deadline = Instant::now() + Duration::from_millis(inner.config.election_timeout_ms);
+    while Instant::now() < deadline {
+        let answers = voters.iter().filter(|id| **id != me).map(|id| answers(inner, *id));
+        let reachable = join_all(answers).await.into_iter().filter(|answers| *answers).count();
+        if reachable + 1 > voters.len() / 2 {
+            tokio::time::sleep(RANK_DELAY * u32::try_from(rank).unwrap_or(0)).await;
+            let leaderless = inner.raft.metrics().borrow_watched().current_leader.is_none();
+            if leaderless {
+                let _ = inner.raft.trigger().elect(inner.config.pre_vote).await;
+            }
+            return;
+        }
+        tokio::time::sleep(PROBE_INTERVAL).await;
+    }
+}
+
+async fn answers(inner: &Inner, id: u64) -> bool {
+    let Some(node) = node_of(&inner.raft, id) else { return false };
+    inner.peers.ask(id, &node, &Question::WhoAreYou, PROBE_TIMEOUT).await.is_ok()
+}
+
+/// Makes voters of members that have joined, and ends this member when it was removed.
+pub(crate) async fn members(inner: Arc<Inner>, shutdown: CancellationToken) {
+    let mut removed_since = None;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(MEMBERS_INTERVAL) => {}
+        }
+        if inner.leads() {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = inner.promote_joined() => {}
+            }
+        }
+        let removed = inner.state.with_core(|core| core.position.removed.contains(&inner.identity.member_id));
+        if !removed {
+            continue;
+        }
+        let since = *removed_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= REMOVED_PATIENCE {
+            inner.fatal.set(FatalReason::Removed);
+            return;
+        }
+    }
+}
+
+/// Gives the member its vote back when it has again everything that a confirmed leader had committed.
+pub(crate) async fn lift_quarantine(inner: Arc<Inner>, shutdown: CancellationToken) {
+    if !inner.is_quarantined() {
+        return;
+    }
+    tokio::select! {
+        () = shutdown.cancelled() => return,
+        () = caught_up(&inner) => {}
+    }
+    let (sender, healed) = tokio::sync::oneshot::channel();
+    inner.log.wal().healed(Box::new(move |result| drop(sender.send(result))));
+    if !matches!(healed.await, Ok(Ok(()))) {
+        tracing::error!("the log cannot note that it is whole again");
+        return;
+    }
+    if let Err(error) = inner.data_dir.lift_quarantine() {
+        tracing::error!(%error, "lift the quarantine");
+        return;
+    }
+    inner.quarantined.store(false, Ordering::Relaxed);
+    inner.raft.runtime_config().elect(true);
+    tracing::info!("caught up with the leader: the member votes again");
+}
+
+async fn caught_up(inner: &Inner) {
+    let mut applied = inner.state.applied_watch();
+    loop {
+        let leader = inner.leadership.borrow().leader;
+        let found = leader.and_then(|leader| Some((leader, node_of(&inner.raft, leader)?)));
+        if let Some((leader, node)) = found
+            && let Ok(index) = inner.peers.read_index(leader, &node, Duration::from_secs(1)).await
+            && applied.wait_for(|next| *next > index).await.is_ok()
+            && inner.flusher_handle.flush().await.is_ok()
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
