@@ -1,0 +1,339 @@
+//! The JSON gateway: `POST /v3/kv/put` with protobuf's JSON form is the gRPC call `KV.Put`.
+//!
+//! No message has code of its own here: descriptors translate, and the call goes through the same services as any
+//! other, so checks and errors are the same. Streams answer one JSON object per line.
+//! Not here: websockets.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, Limited, StreamBody};
+use hyper::body::Incoming;
+use prost::Message as _;
+use prost_reflect::{
+    DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions,
+};
+use serde_json::{Deserializer, Value};
+use tonic::{Code, Status, body::Body};
+
+use super::answer;
+use crate::{metrics::POOL, services::Services};
+
+/// Paths below `/v3/`, with the gRPC method behind each.
+const ROUTES: &[(&str, &str)] = &[
+    ("kv/range", "etcdserverpb.KV/Range"),
+    ("kv/put", "etcdserverpb.KV/Put"),
+    ("kv/deleterange", "etcdserverpb.KV/DeleteRange"),
+    ("kv/txn", "etcdserverpb.KV/Txn"),
+    ("kv/compaction", "etcdserverpb.KV/Compact"),
+    ("watch", "etcdserverpb.Watch/Watch"),
+    ("lease/grant", "etcdserverpb.Lease/LeaseGrant"),
+    ("lease/revoke", "etcdserverpb.Lease/LeaseRevoke"),
+    ("kv/lease/revoke", "etcdserverpb.Lease/LeaseRevoke"),
+    ("lease/keepalive", "etcdserverpb.Lease/LeaseKeepAlive"),
+    ("lease/timetolive", "etcdserverpb.Lease/LeaseTimeToLive"),
+    ("kv/lease/timetolive", "etcdserverpb.Lease/LeaseTimeToLive"),
+    ("lease/leases", "etcdserverpb.Lease/LeaseLeases"),
+    ("kv/lease/leases", "etcdserverpb.Lease/LeaseLeases"),
+    ("cluster/member/add", "etcdserverpb.Cluster/MemberAdd"),
+    ("cluster/member/remove", "etcdserverpb.Cluster/MemberRemove"),
+    ("cluster/member/update", "etcdserverpb.Cluster/MemberUpdate"),
+    ("cluster/member/list", "etcdserverpb.Cluster/MemberList"),
+    ("cluster/member/promote", "etcdserverpb.Cluster/MemberPromote"),
+    ("maintenance/alarm", "etcdserverpb.Maintenance/Alarm"),
+    ("maintenance/status", "etcdserverpb.Maintenance/Status"),
+    ("maintenance/defragment", "etcdserverpb.Maintenance/Defragment"),
+    ("maintenance/hash", "etcdserverpb.Maintenance/Hash"),
+    ("maintenance/hashkv", "etcdserverpb.Maintenance/HashKV"),
+    ("maintenance/snapshot", "etcdserverpb.Maintenance/Snapshot"),
+    ("maintenance/transfer-leadership", "etcdserverpb.Maintenance/MoveLeader"),
+    ("maintenance/downgrade", "etcdserverpb.Maintenance/Downgrade"),
+    ("auth/enable", "etcdserverpb.Auth/AuthEnable"),
+    ("auth/disable", "etcdserverpb.Auth/AuthDisable"),
+    ("auth/status", "etcdserverpb.Auth/AuthStatus"),
+    ("auth/authenticate", "etcdserverpb.Auth/Authenticate"),
+    ("auth/user/add", "etcdserverpb.Auth/UserAdd"),
+    ("auth/user/get", "etcdserverpb.Auth/UserGet"),
+    ("auth/user/list", "etcdserverpb.Auth/UserList"),
+    ("auth/user/delete", "etcdserverpb.Auth/UserDelete"),
+    ("auth/user/changepw", "etcdserverpb.Auth/UserChangePassword"),
+    ("auth/user/grant", "etcdserverpb.Auth/UserGrantRole"),
+    ("auth/user/revoke", "etcdserverpb.Auth/UserRevokeRole"),
+    ("auth/role/add", "etcdserverpb.Auth/RoleAdd"),
+    ("auth/role/get", "etcdserverpb.Auth/RoleGet"),
+    ("auth/role/list", "etcdserverpb.Auth/RoleList"),
+    ("auth/role/delete", "etcdserverpb.Auth/RoleDelete"),
+    ("auth/role/grant", "etcdserverpb.Auth/RoleGrantPermission"),
+    ("auth/role/revoke", "etcdserverpb.Auth/RoleRevokePermission"),
+    ("lock/lock", "v3lockpb.Lock/Lock"),
+    ("lock/unlock", "v3lockpb.Lock/Unlock"),
+    ("election/campaign", "v3electionpb.Election/Campaign"),
+    ("election/proclaim", "v3electionpb.Election/Proclaim"),
+    ("election/leader", "v3electionpb.Election/Leader"),
+    ("election/observe", "v3electionpb.Election/Observe"),
+    ("election/resign", "v3electionpb.Election/Resign"),
+];
+
+/// Bytes before each message of a gRPC stream: a compression flag and the length.
+const PREFIX_BYTES: usize = 5;
+
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    services: Services,
+    routes: Arc<HashMap<&'static str, MethodDescriptor>>,
+    body_size_bytes_max: usize,
+}
+
+impl Gateway {
+    pub(crate) fn new(services: Services, body_size_bytes_max: usize) -> Gateway {
+        let method = |path: &'static str| {
+            let (service, name) = path.split_once('/')?;
+            POOL.as_ref()?.get_service_by_name(service)?.methods().find(|method| method.name() == name)
+        };
+        let routes = ROUTES.iter().filter_map(|(path, target)| Some((*path, method(target)?))).collect();
+        Gateway { services, routes: Arc::new(routes), body_size_bytes_max }
+    }
+
+    pub(crate) async fn answer(&self, path: &str, request: Request<Incoming>) -> Response<Body> {
+        let below = path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/")).unwrap_or_default();
+        let Some(method) = self.routes.get(below).cloned() else {
+            return refusal(&Status::not_found("Not Found"));
+        };
+        let token = token(request.headers());
+        let body = match Limited::new(request.into_body(), self.body_size_bytes_max).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => return refusal(&Status::invalid_argument(error.to_string())),
+        };
+        match messages(&method, &body) {
+            Ok(frames) => self.call(&method, frames, token).await,
+            Err(status) => refusal(&status),
+        }
+    }
+
+    async fn call(
+        &self,
+        method: &MethodDescriptor,
+        frames: Bytes,
+        token: Option<HeaderValue>,
+    ) -> Response<Body> {
+        // A watch lives on after its last request; other calls end with it.
+        let lasting = method.is_client_streaming() && method.name() == "Watch";
+        let first = stream::iter([Ok::<_, std::convert::Infallible>(Frame::data(frames))]);
+        let body = match lasting {
+            true => StreamBody::new(first.chain(stream::pending()).boxed()),
+            false => StreamBody::new(first.boxed()),
+        };
+        let mut request = Request::new(body);
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        match path.parse() {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(_) => return refusal(&Status::internal("method has no path")),
+        }
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        if let Some(token) = token {
+            request.headers_mut().insert("token", token);
+        }
+        let response = self.services.call(request).await;
+        if let Some(status) =
+            Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok)
+        {
+            return refusal(&status);
+        }
+        if method.is_server_streaming() {
+            return lines(method.output(), response.into_body());
+        }
+        match unary(method.output(), response.into_body()).await {
+            Ok(text) => answer(StatusCode::OK, "application/json", text),
+            Err(status) => refusal(&status),
+        }
+    }
+}
+
+/// The caller's token; browsers send it as `Authorization`.
+fn token(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(header::AUTHORIZATION).or_else(|| headers.get("grpc-metadata-token"))?;
+    let text = value.to_str().ok()?;
+    HeaderValue::from_str(text.strip_prefix("Bearer ").unwrap_or(text)).ok()
+}
+
+/// The body's JSON values as gRPC frames: one for a plain call, any number for a stream.
+fn messages(method: &MethodDescriptor, body: &[u8]) -> Result<Bytes, Status> {
+    let wrong = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
+    let mut frames = BytesMut::new();
+    for value in Deserializer::from_slice(body).into_iter::<Value>() {
+        let value = value.map_err(|error| wrong(&error))?;
+        if !frames.is_empty() && !method.is_client_streaming() {
+            return Err(Status::invalid_argument("more than one JSON value in the body"));
+        }
+        let options = DeserializeOptions::new().deny_unknown_fields(false);
+        let message = DynamicMessage::deserialize_with_options(method.input(), value, &options)
+            .map_err(|error| wrong(&error))?;
+        frame(&message.encode_to_vec(), &mut frames)?;
+    }
+    if frames.is_empty() && !method.is_client_streaming() {
+        frame(&[], &mut frames)?;
+    }
+    Ok(frames.freeze())
+}
+
+fn frame(message: &[u8], frames: &mut BytesMut) -> Result<(), Status> {
+    let length =
+        u32::try_from(message.len()).map_err(|_| Status::invalid_argument("message is too large"))?;
+    frames.put_u8(0);
+    frames.put_u32(length);
+    frames.put_slice(message);
+    Ok(())
+}
+
+/// Takes one whole message off the front.
+fn unframe(buffer: &mut BytesMut) -> Option<Bytes> {
+    let mut prefix = buffer.get(1..PREFIX_BYTES)?;
+    let length = prefix.get_u32() as usize;
+    if buffer.len() < PREFIX_BYTES + length {
+        return None;
+    }
+    buffer.advance(PREFIX_BYTES);
+    Some(buffer.split_to(length).freeze())
+}
+
+fn to_json(descriptor: MessageDescriptor, message: Bytes) -> Result<Value, Status> {
+    let internal =
+        |error: &dyn std::fmt::Display| Status::internal(format!("answer cannot be translated: {error}"));
+    let message = DynamicMessage::decode(descriptor, message).map_err(|error| internal(&error))?;
+    let options = SerializeOptions::new()
+        .use_proto_field_name(true)
+        .stringify_64_bit_integers(true)
+        .skip_default_fields(true);
+    message.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| internal(&error))
+}
+
+/// The one message of a plain call.
+async fn unary(descriptor: MessageDescriptor, body: Body) -> Result<String, Status> {
+    let collected = body.collect().await?;
+    if let Some(status) = collected.trailers().and_then(Status::from_header_map)
+        && status.code() != Code::Ok
+    {
+        return Err(status);
+    }
+    let mut buffer = BytesMut::from(&collected.to_bytes()[..]);
+    let message = unframe(&mut buffer).ok_or_else(|| Status::internal("answer is incomplete"))?;
+    Ok(to_json(descriptor, message)?.to_string())
+}
+
+/// Where the translation of a stream stands.
+struct Lines {
+    descriptor: MessageDescriptor,
+    body: Body,
+    buffer: BytesMut,
+    done: bool,
+}
+
+/// The messages of a stream, each as a line `{"result":...}`, a failure as `{"error":...}`.
+fn lines(descriptor: MessageDescriptor, body: Body) -> Response<Body> {
+    let state = Lines { descriptor, body, buffer: BytesMut::new(), done: false };
+    let stream = stream::unfold(state, |mut state| async move {
+        let line = state.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(Frame::data(line)), state))
+    });
+    let mut response = Response::new(Body::new(StreamBody::new(stream)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+impl Lines {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.done {
+                return None;
+            }
+            if let Some(message) = unframe(&mut self.buffer) {
+                return Some(match to_json(self.descriptor.clone(), message) {
+                    Ok(value) => Bytes::from(format!("{{\"result\":{value}}}\n")),
+                    Err(status) => self.fail(&status),
+                });
+            }
+            match self.body.frame().await {
+                None => self.done = true,
+                Some(Err(status)) => return Some(self.fail(&status)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.buffer.extend_from_slice(&data),
+                    Err(frame) => {
+                        let status = frame.trailers_ref().and_then(Status::from_header_map);
+                        if let Some(status) = status.filter(|status| status.code() != Code::Ok) {
+                            return Some(self.fail(&status));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn fail(&mut self, status: &Status) -> Bytes {
+        self.done = true;
+        Bytes::from(format!("{{\"error\":{}}}\n", error_body(status)))
+    }
+}
+
+fn error_body(status: &Status) -> Value {
+    serde_json::json!({ "code": i32::from(status.code()), "message": status.message(), "details": [] })
+}
+
+/// A failed call, with the HTTP status that grpc-gateway gives its code.
+fn refusal(status: &Status) -> Response<Body> {
+    let http = match status.code() {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT),
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    answer(http, "application/json", error_body(status).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_leads_to_a_method() {
+        for (path, target) in ROUTES {
+            let (service, name) = target.split_once('/').unwrap();
+            let service = POOL.as_ref().unwrap().get_service_by_name(service).unwrap();
+            assert!(service.methods().any(|method| method.name() == name), "{path} -> {target}");
+        }
+    }
+
+    #[test]
+    fn messages_have_protobufs_json_form() {
+        let pool = POOL.as_ref().unwrap();
+        let put = pool
+            .get_service_by_name("etcdserverpb.KV")
+            .unwrap()
+            .methods()
+            .find(|m| m.name() == "Put")
+            .unwrap();
+        let body = br#"{"key":"Zm9v","value":"YmFy","lease":"7","prev_kv":true,"unknown":1}"#;
+        let mut frames = BytesMut::from(&messages(&put, body).unwrap()[..]);
+        let message = unframe(&mut frames).unwrap();
+        let request = wire::etcdserverpb::PutRequest::decode(message.clone()).unwrap();
+        assert_eq!(
+            (&request.key[..], &request.value[..], request.lease, request.prev_kv),
+            (&b"foo"[..], &b"bar"[..], 7, true)
+        );
+        let json = to_json(put.input(), message).unwrap();
+        assert_eq!(json.to_string(), r#"{"key":"Zm9v","value":"YmFy","lease":"7","prev_kv":true}"#);
+        assert!(messages(&put, b"{\"key\":1}").is_err());
+        assert!(messages(&put, b"{} {}").is_err());
+        assert!(messages(&put, b"{").is_err());
+    }
+}

@@ -1,0 +1,204 @@
+//! The KV service: reads at a revision, writes through the log.
+//!
+//! Invariants: a linearizable read passes the barrier before it looks; a long read is taken in pieces at one pinned
+//! revision, so it holds up neither writes nor other reads.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::{Stream, stream};
+use mvcc::{
+    Caller, Command, Compact, KeyValue, Operation, RangeCursor, RangeError, RangeQuery, RangeReply, Reply,
+};
+use tonic::{Request, Response, Status};
+use wire::etcdserverpb::{self as pb, kv_server::Kv};
+
+use crate::{
+    context::{Context, Learner},
+    convert::{self, RangeAsked},
+    status,
+};
+
+/// How much one visit to the store may take: rows looked at and bytes copied.
+const CHUNK_ROWS_MAX: usize = 2000;
+const CHUNK_SIZE_BYTES: usize = 1024 * 1024;
+/// Keys in the first piece of a stream. Source: etcd 3.7 `RangeStream`.
+const STREAM_ROWS_FIRST: usize = 10;
+/// How often a caller of a physical compaction looks whether it is done.
+const COMPACTION_POLL: Duration = Duration::from_millis(10);
+
+#[derive(Clone)]
+pub(crate) struct KvService {
+    pub context: Arc<Context>,
+}
+
+type RangeStream = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    type RangeStreamStream = RangeStream;
+
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+        let learner = if request.get_ref().serializable { Learner::Serves } else { Learner::Refuses };
+        let caller = self.context.admit(&request, learner)?;
+        let asked = convert::range(request.into_inner())?;
+        if !asked.serializable {
+            self.context.barrier().await?;
+        }
+        let reply = self.read(&caller, asked.query).await?;
+        Ok(Response::new(convert::range_response(self.context.header(reply.revision), reply)))
+    }
+
+    async fn range_stream(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<RangeStream>, Status> {
+        let learner = if request.get_ref().serializable { Learner::Serves } else { Learner::Refuses };
+        let caller = self.context.admit(&request, learner)?;
+        let RangeAsked { query, serializable } = convert::range(request.into_inner())?;
+        if query.sort.is_some() {
+            return Err(Status::unimplemented("RangeStream does not support custom sort orders"));
+        }
+        if query.is_filtered() {
+            return Err(Status::unimplemented("RangeStream does not support revision filters"));
+        }
+        if !serializable {
+            self.context.barrier().await?;
+        }
+        self.context.authorize(&caller, Operation::Range(&query))?;
+        Ok(Response::new(self.pieces(query)))
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        let caller = self.context.admit(&request, Learner::Refuses)?;
+        let put = convert::put(request.into_inner())?;
+        match self.context.propose(caller, Command::Put(put)).await? {
+            (revision, Reply::Put(reply)) => {
+                Ok(Response::new(convert::put_response(self.context.header(revision), reply)))
+            }
+            _ => Err(status::mismatched_reply()),
+        }
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let caller = self.context.admit(&request, Learner::Refuses)?;
+        let delete = convert::delete_range(request.into_inner())?;
+        match self.context.propose(caller, Command::DeleteRange(delete)).await? {
+            (revision, Reply::DeleteRange(reply)) => {
+                Ok(Response::new(convert::delete_response(self.context.header(revision), reply)))
+            }
+            _ => Err(status::mismatched_reply()),
+        }
+    }
+
+    async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        let caller = self.context.admit(&request, Learner::Refuses)?;
+        let asked = convert::txn(request.into_inner(), self.context.config.txn_operations_max)?;
+        let (revision, reply) = if asked.txn.is_read_only() {
+            if !asked.serializable {
+                self.context.barrier().await?;
+            }
+            self.context.handle.read(|store, records| {
+                store.authorize(&caller, Operation::ReadTxn(&asked.txn)).map_err(status::auth)?;
+                let reply = store.read_txn(records, &asked.txn).map_err(status::range)?;
+                Ok::<_, Status>((store.revision(), reply))
+            })?
+        } else {
+            match self.context.propose(caller, Command::Txn(asked.txn)).await? {
+                (revision, Reply::Txn(reply)) => (revision, reply),
+                _ => return Err(status::mismatched_reply()),
+            }
+        };
+        Ok(Response::new(convert::txn_response(self.context.header(revision), reply)))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let caller = self.context.admit(&request, Learner::Refuses)?;
+        let pb::CompactionRequest { revision, physical } = request.into_inner();
+        let (current, _) = self.context.propose(caller, Command::Compact(Compact { revision })).await?;
+        if physical {
+            while self.context.handle.read(|store, _| store.compaction_pending()) {
+                tokio::select! {
+                    () = tokio::time::sleep(COMPACTION_POLL) => {}
+                    () = self.context.shutdown.cancelled() => return Err(status::Refusal::Stopped.into()),
+                }
+            }
+        }
+        Ok(Response::new(pb::CompactionResponse { header: Some(self.context.header(current)) }))
+    }
+}
+
+impl KvService {
+    /// Answers a read as one reply. Sorted and filtered reads need all keys at once; others go in pieces.
+    async fn read(&self, caller: &Caller, query: RangeQuery) -> Result<RangeReply, Status> {
+        let whole = query.sort.is_some() || query.is_filtered() || query.count_only;
+        let mut cursor = RangeCursor::new(query.clone());
+        let first = self.context.handle.read(|store, records| {
+            store.authorize(caller, Operation::Range(&query)).map_err(status::auth)?;
+            if whole {
+                return store.range(records, &query).map_err(status::range);
+            }
+            let kvs = store
+                .range_chunk(records, &mut cursor, CHUNK_ROWS_MAX, CHUNK_SIZE_BYTES)
+                .map_err(status::range)?;
+            Ok(RangeReply { kvs, more: cursor.more(), count: cursor.count(), revision: store.revision() })
+        })?;
+        if whole || cursor.is_done() {
+            return Ok(first);
+        }
+        let mut reply = first;
+        while !cursor.is_done() {
+            tokio::task::yield_now().await;
+            match self.piece(&mut cursor, CHUNK_ROWS_MAX) {
+                Ok(kvs) => reply.kvs.extend(kvs),
+                // The history under a read of the latest state was dropped meanwhile: take it in one go instead.
+                Err(RangeError::Compacted) if query.revision <= 0 => {
+                    return self
+                        .context
+                        .handle
+                        .read(|store, records| store.range(records, &query))
+                        .map_err(status::range);
+                }
+                Err(error) => return Err(status::range(error)),
+            }
+        }
+        reply.more = cursor.more();
+        reply.count = cursor.count();
+        Ok(reply)
+    }
+
+    fn piece(&self, cursor: &mut RangeCursor, rows_max: usize) -> Result<Vec<KeyValue>, RangeError> {
+        self.context
+            .handle
+            .read(|store, records| store.range_chunk(records, cursor, rows_max, CHUNK_SIZE_BYTES))
+    }
+
+    /// The pieces of a streamed read; header, count and `more` come with the last.
+    fn pieces(&self, query: RangeQuery) -> RangeStream {
+        let service = self.clone();
+        let state = Some((RangeCursor::new(query), STREAM_ROWS_FIRST));
+        Box::pin(stream::try_unfold(state, move |state| {
+            let service = service.clone();
+            async move {
+                let Some((mut cursor, rows_max)) = state else { return Ok(None) };
+                tokio::task::yield_now().await;
+                let kvs = service.piece(&mut cursor, rows_max).map_err(status::range)?;
+                let mut response = pb::RangeResponse { kvs: convert::key_values(kvs), ..Default::default() };
+                let next = if cursor.is_done() {
+                    response.header = Some(service.context.header(cursor.revision()));
+                    response.more = cursor.more();
+                    response.count = cursor.count();
+                    None
+                } else {
+                    Some((cursor, (rows_max * 2).min(CHUNK_ROWS_MAX)))
+                };
+                Ok(Some((pb::RangeStreamResponse { range_response: Some(response) }, next)))
+            }
+        }))
+    }
+}

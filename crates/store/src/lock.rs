@@ -1,0 +1,50 @@
+//! The Lock service: the first in the queue of a name holds its lock.
+//!
+//! A lock is only as good as its lease: a holder that was paused may still believe in it after its lease has ended.
+//! Whoever writes elsewhere under a lock passes the key's creation revision along and lets the other side refuse
+//! smaller ones.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tonic::{Request, Response, Status};
+use wire::v3lockpb::{self as pb, lock_server::Lock};
+
+use crate::{
+    context::{Context, Learner},
+    queue::Queue,
+};
+
+#[derive(Clone)]
+pub(crate) struct LockService {
+    pub context: Arc<Context>,
+}
+
+#[tonic::async_trait]
+impl Lock for LockService {
+    async fn lock(&self, request: Request<pb::LockRequest>) -> Result<Response<pb::LockResponse>, Status> {
+        let caller = self.context.admit(&request, Learner::Refuses)?;
+        let pb::LockRequest { name, lease } = request.into_inner();
+        let queue = Queue::new(self.context.clone(), caller, &name);
+        let place = queue.enter(lease, Bytes::new()).await?;
+        queue.wait_first(&place).await?;
+        if queue.own(&place.key)?.is_none() {
+            return Err(Status::unknown("mutex: session is expired"));
+        }
+        Ok(Response::new(pb::LockResponse { header: Some(self.context.header_now()), key: place.key }))
+    }
+
+    async fn unlock(
+        &self,
+        request: Request<pb::UnlockRequest>,
+    ) -> Result<Response<pb::UnlockResponse>, Status> {
+        let caller = self.context.admit(&request, Learner::Refuses)?;
+        let queue = Queue::new(self.context.clone(), caller, &[]);
+        let key = request.into_inner().key;
+        if key.is_empty() {
+            return Err(crate::status::check(mvcc::CheckError::EmptyKey));
+        }
+        let revision = queue.leave(key).await?;
+        Ok(Response::new(pb::UnlockResponse { header: Some(self.context.header(revision)) }))
+    }
+}

@@ -1,0 +1,194 @@
+//! The Maintenance service: how the member is, checksums, alarms, moving the leader.
+//!
+//! `Defragment` only makes the state durable: space is reused all the time, so there is nothing to wait for.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::Stream;
+use mvcc::{AlarmAction, AlarmCommand, AlarmKind, AlarmMember, Command, Operation, Reply};
+use tonic::{Request, Response, Status};
+use wire::etcdserverpb::{self as pb, maintenance_server::Maintenance};
+
+use crate::{
+    VERSION,
+    context::{Context, Learner},
+    status,
+};
+
+#[derive(Clone)]
+pub(crate) struct MaintenanceService {
+    pub context: Arc<Context>,
+}
+
+type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
+
+impl MaintenanceService {
+    fn admit_maintenance<T>(&self, request: &Request<T>, learner: Learner) -> Result<(), Status> {
+        let caller = self.context.admit(request, learner)?;
+        self.context.authorize(&caller, Operation::Maintenance)
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for MaintenanceService {
+    type SnapshotStream = SnapshotStream;
+
+    async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        use pb::alarm_request::AlarmAction as Asked;
+        let caller = self.context.admit(&request, Learner::Refuses)?;
+        let pb::AlarmRequest { action, member_id, alarm } = request.into_inner();
+        let kind = alarm_kind(alarm)?;
+        let action = match Asked::try_from(action) {
+            Ok(Asked::Get) => None,
+            Ok(Asked::Activate) => Some(AlarmAction::Activate),
+            Ok(Asked::Deactivate) => Some(AlarmAction::Deactivate),
+            Err(_) => {
+                return Ok(Response::new(pb::AlarmResponse {
+                    header: Some(self.context.header_now()),
+                    alarms: Vec::new(),
+                }));
+            }
+        };
+        let alarms = match action {
+            None => {
+                self.context.barrier().await?;
+                self.context.authorize(&caller, Operation::AlarmList)?;
+                let mut alarms = self.context.handle.read(|store, _| store.alarms());
+                alarms.retain(|alarm| kind.is_none_or(|kind| kind == alarm.kind));
+                alarms
+            }
+            Some(action) => {
+                let command = AlarmCommand { action, member: member_id, kind };
+                match self.context.propose(caller, Command::Alarm(command)).await? {
+                    (_, Reply::Alarm(alarms)) => alarms,
+                    _ => return Err(status::mismatched_reply()),
+                }
+            }
+        };
+        let alarms = alarms.into_iter().map(alarm_member).collect();
+        Ok(Response::new(pb::AlarmResponse { header: Some(self.context.header_now()), alarms }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        let caller = self.context.admit(&request, Learner::Serves)?;
+        self.context.authorize(&caller, Operation::Status)?;
+        let status = self.context.handle.status();
+        let (alarms, revision) = self.context.handle.read(|store, _| (store.alarms(), store.revision()));
+        let mut errors = Vec::new();
+        if status.leader.is_none() {
+            errors.push("etcdserver: no leader".to_owned());
+        }
+        // The text is that of a Go protobuf message.
+        errors.extend(
+            alarms.iter().map(|alarm| format!("memberID:{} alarm:{} ", alarm.member, alarm_name(alarm.kind))),
+        );
+        Ok(Response::new(pb::StatusResponse {
+            header: Some(self.context.header(revision)),
+            version: VERSION.to_owned(),
+            db_size: signed(status.size_bytes),
+            leader: status.leader.unwrap_or(0),
+            raft_index: status.raft_index,
+            raft_term: status.term,
+            raft_applied_index: status.applied_index,
+            errors,
+            db_size_in_use: signed(status.size_in_use_bytes),
+            is_learner: status.is_learner,
+            storage_version: crate::STORAGE_VERSION.to_owned(),
+            db_size_quota: self.context.config.quota_bytes().unwrap_or(0),
+            downgrade_info: Some(pb::DowngradeInfo::default()),
+        }))
+    }
+
+    async fn defragment(
+        &self,
+        request: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        self.admit_maintenance(&request, Learner::Refuses)?;
+        self.context.handle.flush().await.map_err(|error| Status::unknown(error.to_string()))?;
+        Ok(Response::new(pb::DefragmentResponse { header: None }))
+    }
+
+    async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        self.admit_maintenance(&request, Learner::Refuses)?;
+        let hash =
+            self.context.handle.read(|store, records| store.hash_kv(records, 0)).map_err(status::range)?;
+        let header = Some(self.context.header_now());
+        Ok(Response::new(pb::HashResponse { header, hash: hash.hash }))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        self.admit_maintenance(&request, Learner::Refuses)?;
+        let revision = request.into_inner().revision;
+        let hash = self
+            .context
+            .handle
+            .read(|store, records| store.hash_kv(records, revision))
+            .map_err(status::range)?;
+        Ok(Response::new(pb::HashKvResponse {
+            header: Some(self.context.header_now()),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.hash_revision,
+        }))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<SnapshotStream>, Status> {
+        self.admit_maintenance(&request, Learner::Serves)?;
+        Err(status::not_built("Snapshot"))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        self.admit_maintenance(&request, Learner::Refuses)?;
+        let target = request.into_inner().target_id;
+        self.context.handle.move_leader(target).await.map_err(status::membership)?;
+        Ok(Response::new(pb::MoveLeaderResponse { header: None }))
+    }
+
+    async fn downgrade(
+        &self,
+        request: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        self.admit_maintenance(&request, Learner::Refuses)?;
+        Err(status::not_built("Downgrade"))
+    }
+}
+
+fn alarm_kind(alarm: i32) -> Result<Option<AlarmKind>, Status> {
+    match pb::AlarmType::try_from(alarm) {
+        Ok(pb::AlarmType::None) => Ok(None),
+        Ok(pb::AlarmType::Nospace) => Ok(Some(AlarmKind::NoSpace)),
+        Ok(pb::AlarmType::Corrupt) => Ok(Some(AlarmKind::Corrupt)),
+        Err(_) => Err(Status::invalid_argument(format!("unknown alarm type {alarm}"))),
+    }
+}
+
+fn alarm_member(alarm: AlarmMember) -> pb::AlarmMember {
+    let kind = match alarm.kind {
+        AlarmKind::NoSpace => pb::AlarmType::Nospace,
+        AlarmKind::Corrupt => pb::AlarmType::Corrupt,
+    };
+    pb::AlarmMember { member_id: alarm.member, alarm: kind.into() }
+}
+
+pub(crate) fn alarm_name(kind: AlarmKind) -> &'static str {
+    match kind {
+        AlarmKind::NoSpace => "NOSPACE",
+        AlarmKind::Corrupt => "CORRUPT",
+    }
+}
+
+fn signed(size_bytes: u64) -> i64 {
+    i64::try_from(size_bytes).unwrap_or(i64::MAX)
+}

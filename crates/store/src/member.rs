@@ -1,0 +1,225 @@
+//! One running member: started in order, stopped in the opposite one.
+//!
+//! Start: certificates, addresses, identity, replica, services, then the client port. Stop: no new requests, those
+//! under way end, leadership is handed over, the replica closes its files.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use mvcc::{Caller, Command, MemberAttributes};
+use replica::{Handle, PeerTls};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::{
+    bootstrap::{self, Bootstrap, BootstrapError},
+    compaction,
+    config::{ClusterState, Config, ConfigError},
+    context::Context,
+    serve::{self, ListenError, Listener, Scope},
+    services::Services,
+    tls::{self, TlsError},
+    url::Url,
+};
+
+/// Requests under way get this long to end at shutdown.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(3);
+/// Pause between attempts to tell the others this member's name and addresses.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(200);
+/// Pause between looks whether the member can answer a linearizable read.
+const READY_PAUSE: Duration = Duration::from_millis(10);
+
+/// Why a member does not start. One line each, for a person.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error(transparent)]
+    Replica(#[from] replica::StartError),
+}
+
+/// Why a running member ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{0}")]
+    Fatal(String),
+}
+
+/// A running member.
+pub struct Store {
+    context: Arc<Context>,
+    services: Services,
+    client_urls: Vec<Url>,
+    shutdown: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    serving: JoinHandle<()>,
+    stop_serving: CancellationToken,
+}
+
+/// Starts a member. It answers once a leader is known: see [`Store::ready`]. Ends after `shutdown`.
+pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Store, StartError> {
+    config.check()?;
+    let client_tls =
+        config.client_tls.as_ref().map(|files| tls::server(files, config.tls_versions, true)).transpose()?;
+    let peer_tls = peer_tls(&config)?;
+    let listeners = listen(&config).await?;
+    let client_urls: Vec<Url> = listeners.iter().map(|listener| listener.url.clone()).collect();
+    let Bootstrap { identity, members } = bootstrap::bootstrap(&config, peer_tls.as_ref()).await?;
+    let mut peer_addresses: Vec<SocketAddr> = Vec::new();
+    for url in &config.listen_peer_urls {
+        peer_addresses.push(serve::resolve(url).await?);
+    }
+
+    let mut replica = replica::Config::new(identity, &config.name, &config.data_dir, members, peer_addresses);
+    replica.advertise_peer_urls = config.initial_advertise_peer_urls.iter().map(Url::to_string).collect();
+    replica.peer_tls = peer_tls;
+    replica.heartbeat_interval_ms = config.heartbeat_interval_ms;
+    replica.election_timeout_ms = config.election_timeout_ms;
+    replica.snapshot_count = config.snapshot_count;
+    replica.new_cluster = config.initial_cluster_state == ClusterState::New;
+    replica.pre_vote = config.pre_vote;
+    replica.fsync = config.fsync;
+    // 0 is no quota there.
+    replica.limits.quota_bytes =
+        config.quota_bytes().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+    replica.request_size_bytes_max = config.request_size_bytes_max;
+    replica.request_timeout = config.request_timeout();
+    replica.learners_max = config.learners_max;
+    replica.strict_reconfig_check = config.strict_reconfig_check;
+    // The replica outlives `shutdown` until the requests under way have ended.
+    let handle = replica::start(replica, CancellationToken::new()).await?;
+
+    let context = Arc::new(Context::new(handle, config, shutdown.clone()));
+    let services = Services::new(context.clone());
+    let tasks = background(&context);
+    let stop_serving = CancellationToken::new();
+    let serving =
+        serve::serve(context.clone(), services.clone(), listeners, client_tls, stop_serving.clone());
+    let serving = tokio::spawn(serving);
+    tracing::info!(
+        member_id = %format!("{:x}", identity.member_id),
+        cluster_id = %format!("{:x}", identity.cluster_id),
+        client_urls = %urls_text(&client_urls),
+        "member started"
+    );
+    Ok(Store { context, services, client_urls, shutdown, tasks, serving, stop_serving })
+}
+
+fn peer_tls(config: &Config) -> Result<Option<PeerTls>, TlsError> {
+    let Some(files) = &config.peer_tls else { return Ok(None) };
+    let server = tls::server(files, config.tls_versions, false)?;
+    Ok(Some(PeerTls { server, client: tls::peer_client(files, config.tls_versions)? }))
+}
+
+async fn listen(config: &Config) -> Result<Vec<Listener>, ListenError> {
+    let mut listeners = Vec::new();
+    for url in &config.listen_client_urls {
+        listeners.push(Listener::bind(url, Scope::Everything).await?);
+    }
+    for url in &config.listen_metrics_urls {
+        listeners.push(Listener::bind(url, Scope::Metrics).await?);
+    }
+    Ok(listeners)
+}
+
+/// What runs beside the requests; all of it ends at shutdown.
+fn background(context: &Arc<Context>) -> Vec<JoinHandle<()>> {
+    let hub = context.clone();
+    let hub = tokio::spawn(async move { hub.hub.run(hub.handle.clone(), hub.shutdown.clone()).await });
+    let publisher = context.clone();
+    let publisher = tokio::spawn(async move {
+        tokio::select! {
+            () = publish(&publisher) => {}
+            () = publisher.shutdown.cancelled() => {}
+        }
+    });
+    let compactor = tokio::spawn(compaction::run(context.clone()));
+    vec![hub, publisher, compactor]
+}
+
+/// Tells the cluster this member's name and client addresses, until it is known, then says that it is ready.
+async fn publish(context: &Context) {
+    let client_urls: Vec<String> = context.config.advertise_client_urls.iter().map(Url::to_string).collect();
+    let attributes = MemberAttributes {
+        member: context.identity.member_id,
+        name: context.config.name.clone(),
+        client_urls,
+    };
+    loop {
+        let known =
+            context.handle.read(|store, _| store.member_attributes(attributes.member) == Some(&attributes));
+        if known {
+            break;
+        }
+        match context.handle.propose(Caller::System, Command::MemberAttributes(attributes.clone())).await {
+            Ok(_) => break,
+            Err(error) => tracing::debug!(%error, "member attributes not published yet"),
+        }
+        tokio::time::sleep(PUBLISH_PAUSE).await;
+    }
+    // etcd's older test suite waits for these two lines, the newer one for the third.
+    tracing::info!(name = %context.config.name, "published local member to cluster through raft");
+    tracing::info!(cluster_version = crate::CLUSTER_VERSION, "enabled capabilities for version");
+    tracing::info!("ready to serve client requests");
+}
+
+impl Store {
+    /// The replica below, for what is not in etcd's API.
+    pub fn handle(&self) -> Handle {
+        self.context.handle.clone()
+    }
+
+    /// The services, for calls inside this process.
+    pub fn routes(&self) -> Routes {
+        self.services.routes()
+    }
+
+    /// Where clients reach this member; a port of 0 was replaced by the real one.
+    pub fn client_urls(&self) -> &[Url] {
+        &self.client_urls[..self.context.config.listen_client_urls.len().min(self.client_urls.len())]
+    }
+
+    /// Resolves when this member can answer a linearizable read, or at shutdown.
+    pub async fn ready(&self) {
+        while !self.shutdown.is_cancelled() && self.context.barrier().await.is_err() {
+            tokio::time::sleep(READY_PAUSE).await;
+        }
+    }
+
+    /// Runs until `shutdown` or until the member must end; then stops everything in order.
+    pub async fn stopped(self) -> Result<(), RunError> {
+        let fatal = tokio::select! {
+            () = self.shutdown.cancelled() => None,
+            reason = self.context.handle.fatal() => Some(reason),
+        };
+        self.stop_serving.cancel();
+        // Ends watch streams and background tasks too, when the reason was fatal.
+        self.shutdown.cancel();
+        if tokio::time::timeout(DRAIN_TIME_MAX, self.serving).await.is_err() {
+            tracing::warn!("requests were still under way when the member stopped");
+        }
+        for task in self.tasks {
+            task.abort();
+        }
+        match fatal {
+            None => {
+                self.context.handle.transfer_leadership_and_stop().await;
+                Ok(())
+            }
+            Some(reason) => {
+                self.context.handle.stop().await;
+                Err(RunError::Fatal(reason.to_string()))
+            }
+        }
+    }
+}
+
+fn urls_text(urls: &[Url]) -> String {
+    urls.iter().map(Url::to_string).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,206 @@
+//! A queue of keys under a prefix, each held by a lease: what locks and elections have in common.
+//!
+//! A key's place is its creation revision; the first one holds. Whoever waits watches only the key right before its
+//! own, so one leaving wakes one. The creation revision is also the fencing token: it only grows from holder to holder.
+//! Keys and steps are those of etcd's `concurrency` package, so clients that do it by themselves can take part.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mvcc::{
+    Caller, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseGrant, Op,
+    OpReply, Operation, Put, RangeQuery, Reply, SortOrder, SortTarget, Txn,
+};
+use tonic::Status;
+
+use crate::{
+    context::Context,
+    status::{self, Refusal},
+    watch::hub::Inbox,
+};
+
+/// Lifetime of a lease that is made for a caller who brought none. Source: etcd concurrency/session.go.
+const SESSION_TTL_S: i64 = 60;
+
+/// One queue on behalf of one caller.
+pub(crate) struct Queue {
+    context: Arc<Context>,
+    caller: Caller,
+    prefix: Bytes,
+}
+
+/// A place in it.
+pub(crate) struct Place {
+    pub key: Bytes,
+    /// Creation revision of the key.
+    pub revision: i64,
+    pub lease: i64,
+    /// What the key held when the caller had entered before; `None` when it entered just now.
+    pub value_before: Option<Bytes>,
+}
+
+impl Queue {
+    pub(crate) fn new(context: Arc<Context>, caller: Caller, name: &[u8]) -> Queue {
+        let mut prefix = name.to_vec();
+        prefix.push(b'/');
+        Queue { context, caller, prefix: prefix.into() }
+    }
+
+    /// Puts the caller's key behind all others; a caller that is in the queue already keeps its place.
+    pub(crate) async fn enter(&self, lease: i64, value: Bytes) -> Result<Place, Status> {
+        let lease = if lease == 0 { self.session().await? } else { lease };
+        let key = Bytes::from([&self.prefix[..], format!("{lease:x}").as_bytes()].concat());
+        let range = KeyRange::Key(key.clone());
+        let missing = Compare {
+            range: range.clone(),
+            result: CompareResult::Equal,
+            target: CompareTarget::CreateRevision(0),
+        };
+        let put = Put { key: key.clone(), value, lease, ..Put::default() };
+        let txn = Txn {
+            compare: vec![missing],
+            success: vec![Op::Put(put)],
+            failure: vec![Op::Range(RangeQuery::latest(range))],
+        };
+        let (revision, reply) = self.txn(txn).await?;
+        if reply.succeeded {
+            return Ok(Place { key, revision, lease, value_before: None });
+        }
+        let Some(OpReply::Range(found)) = reply.responses.into_iter().next() else {
+            return Err(status::mismatched_reply());
+        };
+        let found = found.kvs.into_iter().next().ok_or_else(status::mismatched_reply)?;
+        Ok(Place { key, revision: found.create_revision, lease, value_before: Some(found.value) })
+    }
+
+    /// Waits until every earlier key is gone. A caller that stops waiting leaves the queue.
+    pub(crate) async fn wait_first(&self, place: &Place) -> Result<(), Status> {
+        let mut guard = Leave { queue: Some(self), key: place.key.clone() };
+        let waited = tokio::select! {
+            waited = self.wait(place.revision) => waited,
+            () = self.context.shutdown.cancelled() => Err(Refusal::Stopped.into()),
+        };
+        guard.queue = None;
+        waited
+    }
+
+    async fn wait(&self, revision: i64) -> Result<(), Status> {
+        let stream = self.context.hub.stream_id();
+        loop {
+            let Some(before) = self.before(revision)? else { return Ok(()) };
+            let range = KeyRange::Key(before.key);
+            let ear = Ear::new(self.context.clone(), stream, range);
+            // It may have left between the look and the listening.
+            if self.before(revision)?.is_some_and(|now| &now.key == ear.range.start()) {
+                ear.inbox.wake.notified().await;
+            }
+        }
+    }
+
+    /// The last key that was created before this revision.
+    fn before(&self, revision: i64) -> Result<Option<KeyValue>, Status> {
+        let mut query = RangeQuery::latest(KeyRange::prefix(self.prefix.clone()));
+        query.sort = Some((SortTarget::Create, SortOrder::Descend));
+        query.max_create_revision = revision - 1;
+        self.one(query)
+    }
+
+    /// Who holds: the key that was created first.
+    pub(crate) fn first(&self) -> Result<Option<KeyValue>, Status> {
+        let mut query = RangeQuery::latest(KeyRange::prefix(self.prefix.clone()));
+        query.sort = Some((SortTarget::Create, SortOrder::Ascend));
+        self.one(query)
+    }
+
+    /// The caller's own key, if its lease still lives.
+    pub(crate) fn own(&self, key: &Bytes) -> Result<Option<KeyValue>, Status> {
+        self.one(RangeQuery::latest(KeyRange::Key(key.clone())))
+    }
+
+    fn one(&self, mut query: RangeQuery) -> Result<Option<KeyValue>, Status> {
+        query.limit = 1;
+        self.context.handle.read(|store, records| {
+            store.authorize(&self.caller, Operation::Range(&query)).map_err(status::auth)?;
+            Ok(store.range(records, &query).map_err(status::range)?.kvs.into_iter().next())
+        })
+    }
+
+    /// Listens to every change in the queue.
+    pub(crate) fn listen(&self) -> Ear {
+        let stream = self.context.hub.stream_id();
+        Ear::new(self.context.clone(), stream, KeyRange::prefix(self.prefix.clone()))
+    }
+
+    /// Runs `op` if the key still has the place that the caller believes. Gives the revision and whether it ran.
+    pub(crate) async fn if_held(&self, key: Bytes, revision: i64, op: Op) -> Result<(i64, bool), Status> {
+        let target = CompareTarget::CreateRevision(revision);
+        let held = Compare { range: KeyRange::Key(key), result: CompareResult::Equal, target };
+        let txn = Txn { compare: vec![held], success: vec![op], failure: Vec::new() };
+        let (revision, reply) = self.txn(txn).await?;
+        Ok((revision, reply.succeeded))
+    }
+
+    /// Takes the key out of the queue.
+    pub(crate) async fn leave(&self, key: Bytes) -> Result<i64, Status> {
+        let delete = DeleteRange { range: KeyRange::Key(key), prev_kv: false };
+        Ok(self.context.propose(self.caller.clone(), Command::DeleteRange(delete)).await?.0)
+    }
+
+    async fn session(&self) -> Result<i64, Status> {
+        let grant = LeaseGrant { id: rand::random_range(1..=i64::MAX), ttl_s: SESSION_TTL_S };
+        self.context.propose(self.caller.clone(), Command::LeaseGrant(grant)).await?;
+        Ok(grant.id)
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<(i64, mvcc::TxnReply), Status> {
+        match self.context.propose(self.caller.clone(), Command::Txn(txn)).await? {
+            (revision, Reply::Txn(reply)) => Ok((revision, reply)),
+            _ => Err(status::mismatched_reply()),
+        }
+    }
+}
+
+/// Takes the key out when the waiting is given up, that is when its future is dropped.
+struct Leave<'a> {
+    queue: Option<&'a Queue>,
+    key: Bytes,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let Some(queue) = self.queue else { return };
+        let queue = Queue {
+            context: queue.context.clone(),
+            caller: queue.caller.clone(),
+            prefix: queue.prefix.clone(),
+        };
+        let key = std::mem::take(&mut self.key);
+        tokio::spawn(async move {
+            if let Err(status) = queue.leave(key).await {
+                tracing::debug!(error = status.message(), "a queue's key stays until its lease ends");
+            }
+        });
+    }
+}
+
+/// Wakes when a key of its range changes.
+pub(crate) struct Ear {
+    context: Arc<Context>,
+    stream: u64,
+    range: KeyRange,
+    pub inbox: Arc<Inbox>,
+}
+
+impl Ear {
+    fn new(context: Arc<Context>, stream: u64, range: KeyRange) -> Ear {
+        let inbox = Arc::default();
+        context.hub.add(stream, 0, &range, &inbox);
+        Ear { context, stream, range, inbox }
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.context.hub.remove(self.stream, 0, &self.range);
+    }
+}

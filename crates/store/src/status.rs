@@ -1,0 +1,270 @@
+//! The only place that knows gRPC codes and etcd's error texts: every refusal leaves through here.
+//!
+//! Invariants: each match is exhaustive, so a new refusal does not compile until it has a code. Clients compare the
+//! texts byte by byte. Where a lower enum's `Display` already is etcd's text without the prefix, it is used.
+
+use mvcc::{ApplyError, AuthError, CheckError, EventsError, RangeError, RecordsError};
+use replica::{LeaseError, MembershipError, ProposeError, ReadError};
+use tonic::{Code, Status};
+
+/// Refusals that arise at the edge itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// An operation of a transaction that says nothing; etcd calls it that.
+    #[error("key not found")]
+    EmptyOperation,
+    #[error("invalid sort option")]
+    InvalidSort,
+    #[error("no leader")]
+    NoLeader,
+    #[error("rpc not supported for learner")]
+    Learner,
+    #[error("invalid auth token")]
+    InvalidToken,
+    #[error("authentication failed, invalid user ID or password")]
+    AuthFailed,
+    #[error("authentication is not enabled")]
+    AuthNotEnabled,
+    #[error("permission not given")]
+    PermissionNotGiven,
+    #[error("user name is empty")]
+    UserEmpty,
+    #[error("role name is empty")]
+    RoleEmpty,
+    #[error("given member URLs are invalid")]
+    MemberUrls,
+    #[error("mvcc: database space exceeded")]
+    NoSpace,
+    #[error("server stopped")]
+    Stopped,
+}
+
+/// A status in etcd's form.
+fn etcd(code: Code, text: impl std::fmt::Display) -> Status {
+    Status::new(code, format!("etcdserver: {text}"))
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Status {
+        let code = match refusal {
+            Refusal::EmptyOperation
+            | Refusal::InvalidSort
+            | Refusal::AuthFailed
+            | Refusal::PermissionNotGiven
+            | Refusal::UserEmpty
+            | Refusal::RoleEmpty
+            | Refusal::MemberUrls => Code::InvalidArgument,
+            Refusal::NoLeader | Refusal::Stopped | Refusal::Learner => Code::Unavailable,
+            Refusal::InvalidToken => Code::Unauthenticated,
+            Refusal::AuthNotEnabled => Code::FailedPrecondition,
+            Refusal::NoSpace => Code::ResourceExhausted,
+        };
+        etcd(code, refusal)
+    }
+}
+
+pub(crate) fn check(error: CheckError) -> Status {
+    let code = match error {
+        CheckError::EmptyKey
+        | CheckError::ValueProvided
+        | CheckError::LeaseProvided
+        | CheckError::TooManyOps
+        | CheckError::DuplicateKey => Code::InvalidArgument,
+        CheckError::LeaseTtlTooLarge => Code::OutOfRange,
+    };
+    etcd(code, error)
+}
+
+pub(crate) fn apply(error: ApplyError) -> Status {
+    let code = match &error {
+        ApplyError::KeyNotFound => Code::InvalidArgument,
+        ApplyError::Compacted | ApplyError::FutureRevision | ApplyError::LeaseTtlTooLarge => Code::OutOfRange,
+        ApplyError::NoSpace => Code::ResourceExhausted,
+        ApplyError::Corrupt => Code::DataLoss,
+        ApplyError::LeaseNotFound => Code::NotFound,
+        ApplyError::LeaseExists => Code::FailedPrecondition,
+        ApplyError::Auth(error) => return auth(*error),
+        ApplyError::Records(error) => return records(error),
+    };
+    etcd(code, error)
+}
+
+pub(crate) fn auth(error: AuthError) -> Status {
+    let code = match error {
+        AuthError::PermissionDenied => Code::PermissionDenied,
+        AuthError::OldRevision
+        | AuthError::UserEmpty
+        | AuthError::RoleEmpty
+        | AuthError::InvalidManagement => Code::InvalidArgument,
+        AuthError::RootUserNotExist
+        | AuthError::RootRoleNotExist
+        | AuthError::UserAlreadyExist
+        | AuthError::UserNotFound
+        | AuthError::RoleAlreadyExist
+        | AuthError::RoleNotFound
+        | AuthError::RoleNotGranted
+        | AuthError::PermissionNotGranted => Code::FailedPrecondition,
+    };
+    etcd(code, error)
+}
+
+pub(crate) fn range(error: RangeError) -> Status {
+    match &error {
+        RangeError::Compacted | RangeError::FutureRevision => etcd(Code::OutOfRange, error),
+        RangeError::Records(error) => records(error),
+    }
+}
+
+/// For a history that was asked for outside of a watch; a watch answers with its compact revision instead.
+pub(crate) fn events(error: EventsError) -> Status {
+    match &error {
+        EventsError::Compacted { .. } => etcd(Code::OutOfRange, error),
+        EventsError::Records(error) => records(error),
+    }
+}
+
+/// The member cannot read its own state: the replica stops it; the client must not take this for an answer.
+pub(crate) fn records(error: &RecordsError) -> Status {
+    tracing::error!(%error, "state cannot be read");
+    Status::new(Code::DataLoss, format!("state of this member cannot be read: {error}"))
+}
+
+pub(crate) fn propose(error: ProposeError) -> Status {
+    match &error {
+        ProposeError::NoLeader => Refusal::NoLeader.into(),
+        ProposeError::TooManyRequests => etcd(Code::Unknown, "too many requests"),
+        ProposeError::TooLarge { .. } => etcd(Code::InvalidArgument, "request is too large"),
+        ProposeError::OutcomeUnknown { .. } => etcd(Code::Unavailable, "request timed out"),
+        ProposeError::Stopped => Refusal::Stopped.into(),
+    }
+}
+
+pub(crate) fn read(error: ReadError) -> Status {
+    match &error {
+        ReadError::NoLeader => Refusal::NoLeader.into(),
+        ReadError::TooManyRequests => etcd(Code::Unknown, "too many requests"),
+        ReadError::LeaderChanged => etcd(Code::Unavailable, "leader changed"),
+        ReadError::Timeout { .. } => etcd(Code::Unavailable, "request timed out"),
+        ReadError::Stopped => Refusal::Stopped.into(),
+    }
+}
+
+pub(crate) fn lease(error: LeaseError) -> Status {
+    match &error {
+        LeaseError::NoLeader => Refusal::NoLeader.into(),
+        LeaseError::Timeout { .. } => etcd(Code::Unavailable, "request timed out"),
+        LeaseError::Stopped => Refusal::Stopped.into(),
+    }
+}
+
+pub(crate) fn membership(error: MembershipError) -> Status {
+    let code = match &error {
+        MembershipError::MemberNotFound => Code::NotFound,
+        MembershipError::MemberIdExists
+        | MembershipError::PeerUrlExists
+        | MembershipError::LearnerNotReady
+        | MembershipError::MemberNotLearner
+        | MembershipError::TooManyLearners
+        | MembershipError::NotLeader
+        | MembershipError::BadTransferee => Code::FailedPrecondition,
+        MembershipError::InvalidUrls => Code::InvalidArgument,
+        MembershipError::NotEnoughStartedMembers
+        | MembershipError::LeaderTransferTimeout
+        | MembershipError::InProgress => Code::Unknown,
+        MembershipError::Unhealthy | MembershipError::NoLeader => Code::Unavailable,
+        MembershipError::Timeout { .. } => return etcd(Code::Unavailable, "request timed out"),
+        MembershipError::Stopped => return Refusal::Stopped.into(),
+    };
+    etcd(code, error)
+}
+
+/// What a watch says when it may not be opened: the whole gRPC error as text.
+pub(crate) fn cancel_reason(status: &Status) -> String {
+    format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message())
+}
+
+/// A request that the log answered with another kind of reply: a bug, but no reason to panic.
+pub(crate) fn mismatched_reply() -> Status {
+    Status::internal("the log answered with a reply of another kind")
+}
+
+/// What this store does not do yet.
+pub(crate) fn not_built(what: &str) -> Status {
+    Status::unimplemented(format!("{what} is not supported by this store yet"))
+}
+
+/// Go's name of a code, as in its error texts and in the label `grpc_code`.
+pub(crate) fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of etcd's table that this file makes up itself; the others are the lower enums' own texts.
+    #[test]
+    fn texts_and_codes_are_those_of_etcd() {
+        let rows: [(Status, Code, &str); 14] = [
+            (check(CheckError::EmptyKey), Code::InvalidArgument, "etcdserver: key is not provided"),
+            (
+                check(CheckError::TooManyOps),
+                Code::InvalidArgument,
+                "etcdserver: too many operations in txn request",
+            ),
+            (
+                check(CheckError::DuplicateKey),
+                Code::InvalidArgument,
+                "etcdserver: duplicate key given in txn request",
+            ),
+            (check(CheckError::LeaseTtlTooLarge), Code::OutOfRange, "etcdserver: too large lease TTL"),
+            (
+                apply(ApplyError::Compacted),
+                Code::OutOfRange,
+                "etcdserver: mvcc: required revision has been compacted",
+            ),
+            (apply(ApplyError::LeaseNotFound), Code::NotFound, "etcdserver: requested lease not found"),
+            (apply(ApplyError::LeaseExists), Code::FailedPrecondition, "etcdserver: lease already exists"),
+            (
+                apply(ApplyError::NoSpace),
+                Code::ResourceExhausted,
+                "etcdserver: mvcc: database space exceeded",
+            ),
+            (apply(ApplyError::Corrupt), Code::DataLoss, "etcdserver: corrupt cluster"),
+            (
+                range(RangeError::FutureRevision),
+                Code::OutOfRange,
+                "etcdserver: mvcc: required revision is a future revision",
+            ),
+            (auth(AuthError::PermissionDenied), Code::PermissionDenied, "etcdserver: permission denied"),
+            (propose(ProposeError::TooManyRequests), Code::Unknown, "etcdserver: too many requests"),
+            (membership(MembershipError::MemberNotFound), Code::NotFound, "etcdserver: member not found"),
+            (Refusal::NoLeader.into(), Code::Unavailable, "etcdserver: no leader"),
+        ];
+        for (status, code, text) in rows {
+            assert_eq!((status.code(), status.message()), (code, text));
+        }
+        assert_eq!(
+            cancel_reason(&auth(AuthError::PermissionDenied)),
+            "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+        );
+    }
+}

@@ -1,0 +1,124 @@
+//! Certificates of the listeners, read from the files that the flags name.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    server::{VerifierBuilderError, WebPkiClientVerifier},
+    version::{TLS12, TLS13},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use crate::config::{TlsFiles, TlsVersions};
+
+/// Why TLS cannot be set up; names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("cannot read {what} file {path}: {source}", path = .path.display())]
+    Read { what: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{what} file {path} has no {what} in PEM form", path = .path.display())]
+    NotPem { what: &'static str, path: PathBuf },
+    #[error("certificate file {path} cannot be used: {source}", path = .path.display())]
+    Unusable { path: PathBuf, source: rustls::Error },
+    #[error("authority file {path} cannot be used: {source}", path = .path.display())]
+    Authority { path: PathBuf, source: VerifierBuilderError },
+    #[error("TLS with peers needs --peer-trusted-ca-file to know whom to trust")]
+    NoPeerAuthority,
+}
+
+/// TLS for a listener that speaks HTTP/2 and, if `http1`, HTTP/1.1. Like etcd, it asks for a client's certificate when
+/// an authority is given or `client_cert_auth` is set.
+pub(crate) fn server(
+    files: &TlsFiles,
+    versions: TlsVersions,
+    http1: bool,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let unusable = |source| TlsError::Unusable { path: files.cert_file.clone(), source };
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(protocol(versions))
+        .map_err(unusable)?;
+    let builder = match &files.trusted_ca_file {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let roots = Arc::new(roots(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
+                .build()
+                .map_err(|source| TlsError::Authority { path: path.clone(), source })?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config =
+        builder.with_single_cert(certificates(&files.cert_file)?, key(&files.key_file)?).map_err(unusable)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    if http1 {
+        config.alpn_protocols.push(b"http/1.1".to_vec());
+    }
+    Ok(Arc::new(config))
+}
+
+/// TLS towards peers: shows the same certificate that this member's peer listener has.
+pub(crate) fn peer_client(files: &TlsFiles, versions: TlsVersions) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let unusable = |source| TlsError::Unusable { path: files.cert_file.clone(), source };
+    let authority = files.trusted_ca_file.as_ref().ok_or(TlsError::NoPeerAuthority)?;
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(protocol(versions))
+        .map_err(unusable)?
+        .with_root_certificates(roots(authority)?)
+        .with_client_auth_cert(certificates(&files.cert_file)?, key(&files.key_file)?)
+        .map_err(unusable)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The common name in a verified client certificate, which is the user's name under `--client-cert-auth`.
+pub(crate) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+static ONLY_12: &[&SupportedProtocolVersion] = &[&TLS12];
+static ONLY_13: &[&SupportedProtocolVersion] = &[&TLS13];
+static FROM_12: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+
+fn protocol(versions: TlsVersions) -> &'static [&'static SupportedProtocolVersion] {
+    match versions {
+        TlsVersions::From12 => FROM_12,
+        TlsVersions::Only12 => ONLY_12,
+        TlsVersions::Only13 => ONLY_13,
+    }
+}
+
+fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|source| TlsError::Read { what, path: path.to_owned(), source })
+}
+
+fn certificates_of(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let wrong = || TlsError::NotPem { what, path: path.to_owned() };
+    let pem = read(path, what)?;
+    let list: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|_| wrong())?;
+    if list.is_empty() { Err(wrong()) } else { Ok(list) }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    certificates_of(path, "certificate")
+}
+
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let pem = read(path, "key")?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::NotPem { what: "key", path: path.to_owned() })
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates_of(path, "authority")? {
+        roots.add(certificate).map_err(|source| TlsError::Unusable { path: path.to_owned(), source })?;
+    }
+    Ok(roots)
+}

@@ -1,0 +1,99 @@
+//! The addresses in etcd's URL flags: `http://host:port` and `https://host:port`, nothing behind the port.
+
+use std::{fmt, net::SocketAddr, str::FromStr};
+
+/// One listen or advertise address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Url {
+    pub tls: bool,
+    /// A name or an address; IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+/// Why a text is not such an address. The first three texts are etcd's.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum UrlError {
+    #[error("URL scheme must be http, https, unix, or unixs: {0}")]
+    Scheme(String),
+    #[error("URL address does not have the form \"host:port\": {0}")]
+    Address(String),
+    #[error("URL must not contain a path: {0}")]
+    Path(String),
+    #[error("unix sockets are not supported yet: {0}")]
+    UnixSocket(String),
+}
+
+impl Url {
+    pub fn http(address: SocketAddr) -> Url {
+        Url { tls: false, host: address.ip().to_string(), port: address.port() }
+    }
+
+    /// Parses a comma-separated list; blanks around the parts are ignored.
+    pub fn parse_list(text: &str) -> Result<Vec<Url>, UrlError> {
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect()
+    }
+}
+
+impl FromStr for Url {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Url, UrlError> {
+        let address = || UrlError::Address(text.to_owned());
+        let (tls, rest) = match text.trim().split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some(("unix" | "unixs", _)) => return Err(UrlError::UnixSocket(text.to_owned())),
+            Some(_) | None => return Err(UrlError::Scheme(text.to_owned())),
+        };
+        let rest = match rest.split_once('/') {
+            None => rest,
+            Some((before, "")) => before,
+            Some(_) => return Err(UrlError::Path(text.to_owned())),
+        };
+        let (host, port) = rest.rsplit_once(':').ok_or_else(address)?;
+        let port = port.parse().map_err(|_| address())?;
+        let host = match host.strip_prefix('[') {
+            Some(inner) => inner.strip_suffix(']').ok_or_else(address)?,
+            None if host.contains(':') => return Err(address()),
+            None => host,
+        };
+        let allowed = |character: char| character.is_ascii_alphanumeric() || "-._:%".contains(character);
+        if !host.chars().all(allowed) {
+            return Err(address());
+        }
+        Ok(Url { tls, host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        if self.host.contains(':') {
+            write!(formatter, "{scheme}://[{}]:{}", self.host, self.port)
+        } else {
+            write!(formatter, "{scheme}://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Url;
+
+    #[test]
+    fn urls_are_host_and_port_with_a_scheme() {
+        for (text, answer) in [
+            ("http://127.0.0.1:2379", Ok("http://127.0.0.1:2379")),
+            ("https://a.example:1/", Ok("https://a.example:1")),
+            ("http://[::1]:2380", Ok("http://[::1]:2380")),
+            ("127.0.0.1:2379", Err("URL scheme must be http, https, unix, or unixs: 127.0.0.1:2379")),
+            ("http://a", Err("URL address does not have the form \"host:port\": http://a")),
+            ("http://a:99999", Err("URL address does not have the form \"host:port\": http://a:99999")),
+            ("http://a:1/b", Err("URL must not contain a path: http://a:1/b")),
+        ] {
+            let parsed = text.parse::<Url>().map(|url| url.to_string()).map_err(|error| error.to_string());
+            assert_eq!(parsed.as_deref().map_err(String::as_str), answer);
+        }
+    }
+}

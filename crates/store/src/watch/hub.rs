@@ -1,0 +1,242 @@
+//! Hands each new batch of events to the streams that watch a key in it, and to no other.
+//!
+//! Invariants: one task reads the event log, in order; `published` moves only after every matching stream has the
+//! batch in its inbox, so a stream that looks at `published` first and empties its inbox afterwards has seen everything
+//! up to it. An inbox that is full forgets its content and says so: the stream reads history instead, nobody waits.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use mvcc::{EventBatch, EventsBound, EventsError, KeyRange};
+use parking_lot::Mutex;
+use replica::Handle;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+/// What one look at the event log may take.
+const READ: EventsBound = EventsBound { revisions_max: 1000, size_bytes_max: 4 * 1024 * 1024 };
+/// Content of an inbox; above either, the stream falls behind.
+const INBOX_ENTRIES_MAX: usize = 4096;
+const INBOX_SIZE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// One batch with the watches of the stream that want something of it, ascending.
+pub(crate) struct Entry {
+    pub batch: Arc<EventBatch>,
+    pub watches: Vec<i64>,
+}
+
+/// What a stream finds when it wakes.
+pub(crate) enum Mail {
+    Entries(VecDeque<Entry>),
+    /// Batches up to this revision, at most, were lost since the last look.
+    Behind {
+        lost_upto: i64,
+    },
+}
+
+/// Where the hub puts what a stream wants.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    content: Mutex<Content>,
+    pub wake: Notify,
+}
+
+#[derive(Default)]
+struct Content {
+    entries: VecDeque<Entry>,
+    size_bytes: usize,
+    /// Set while batches are lost: the last lost revision.
+    lost_upto: Option<i64>,
+}
+
+impl Inbox {
+    /// Takes everything.
+    pub(crate) fn take(&self) -> Mail {
+        let mut content = self.content.lock();
+        content.size_bytes = 0;
+        let entries = std::mem::take(&mut content.entries);
+        match content.lost_upto.take() {
+            Some(lost_upto) => Mail::Behind { lost_upto },
+            None => Mail::Entries(entries),
+        }
+    }
+
+    fn push(&self, batch: &Arc<EventBatch>, watch_id: i64) {
+        let mut content = self.content.lock();
+        if content.lost_upto.is_some() {
+            content.lose(batch.revision);
+            return;
+        }
+        if let Some(last) = content.entries.back_mut()
+            && last.batch.revision == batch.revision
+        {
+            if let Err(place) = last.watches.binary_search(&watch_id) {
+                last.watches.insert(place, watch_id);
+            }
+            return;
+        }
+        content.size_bytes += batch.size_bytes();
+        if content.entries.len() >= INBOX_ENTRIES_MAX || content.size_bytes > INBOX_SIZE_BYTES_MAX {
+            content.lose(batch.revision);
+        } else {
+            content.entries.push_back(Entry { batch: batch.clone(), watches: vec![watch_id] });
+        }
+        self.wake.notify_one();
+    }
+
+    fn fall_behind(&self, upto: i64) {
+        self.content.lock().lose(upto);
+        self.wake.notify_one();
+    }
+}
+
+impl Content {
+    fn lose(&mut self, upto: i64) {
+        self.entries.clear();
+        self.lost_upto = Some(self.lost_upto.map_or(upto, |before| before.max(upto)));
+    }
+}
+
+/// The register of watches by key.
+pub(crate) struct Hub {
+    register: Mutex<Register>,
+    published: watch::Sender<i64>,
+}
+
+#[derive(Default)]
+struct Register {
+    /// Watches of single keys.
+    keys: BTreeMap<Bytes, BTreeMap<Id, Arc<Inbox>>>,
+    /// Watches of ranges; looked through for each event.
+    ranges: BTreeMap<Id, (KeyRange, Arc<Inbox>)>,
+    next_stream: u64,
+}
+
+/// A watch: its stream and its id there.
+type Id = (u64, i64);
+
+impl Hub {
+    pub(crate) fn new(revision: i64) -> Hub {
+        Hub { register: Mutex::default(), published: watch::channel(revision).0 }
+    }
+
+    /// A number for a new stream.
+    pub(crate) fn stream_id(&self) -> u64 {
+        let mut register = self.register.lock();
+        register.next_stream += 1;
+        register.next_stream
+    }
+
+    /// Everything up to this revision is in the inboxes.
+    pub(crate) fn published(&self) -> watch::Receiver<i64> {
+        self.published.subscribe()
+    }
+
+    pub(crate) fn add(&self, stream: u64, watch_id: i64, range: &KeyRange, inbox: &Arc<Inbox>) {
+        let mut register = self.register.lock();
+        let id = (stream, watch_id);
+        match range {
+            KeyRange::Key(key) => {
+                register.keys.entry(key.clone()).or_default().insert(id, inbox.clone());
+            }
+            KeyRange::Span { .. } | KeyRange::From(_) => {
+                register.ranges.insert(id, (range.clone(), inbox.clone()));
+            }
+        }
+    }
+
+    pub(crate) fn remove(&self, stream: u64, watch_id: i64, range: &KeyRange) {
+        let mut register = self.register.lock();
+        let id = (stream, watch_id);
+        match range {
+            KeyRange::Key(key) => {
+                if let Some(watches) = register.keys.get_mut(key) {
+                    watches.remove(&id);
+                    if watches.is_empty() {
+                        register.keys.remove(key);
+                    }
+                }
+            }
+            KeyRange::Span { .. } | KeyRange::From(_) => {
+                register.ranges.remove(&id);
+            }
+        }
+    }
+
+    pub(crate) fn watch_count(&self) -> usize {
+        let register = self.register.lock();
+        register.ranges.len() + register.keys.values().map(BTreeMap::len).sum::<usize>()
+    }
+
+    /// Follows the event log until shutdown.
+    pub(crate) async fn run(&self, handle: Handle, shutdown: CancellationToken) {
+        let mut revisions = handle.revision_watch();
+        loop {
+            while self.step(&handle) {
+                tokio::task::yield_now().await;
+            }
+            tokio::select! {
+                changed = revisions.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// Hands out what is new, a bounded part of it; true when there may be more.
+    fn step(&self, handle: &Handle) -> bool {
+        let published = *self.published.borrow();
+        let (batches, current) =
+            handle.read(|store, records| (store.events(records, published + 1, READ), store.revision()));
+        match batches {
+            Ok(batches) => {
+                let register = self.register.lock();
+                for batch in &batches {
+                    register.deliver(batch);
+                }
+                drop(register);
+                let Some(last) = batches.last() else { return false };
+                self.published.send_replace(last.revision);
+                last.revision < current
+            }
+            // A snapshot was installed over revisions that are compacted by now: each stream must see for itself.
+            Err(EventsError::Compacted { .. }) => {
+                self.register.lock().all_behind(current);
+                self.published.send_replace(current);
+                true
+            }
+            Err(EventsError::Records(error)) => {
+                tracing::error!(%error, "events cannot be read");
+                false
+            }
+        }
+    }
+}
+
+impl Register {
+    fn deliver(&self, batch: &Arc<EventBatch>) {
+        for event in &batch.events {
+            if let Some(watches) = self.keys.get(&event.kv.key) {
+                for ((_, watch_id), inbox) in watches {
+                    inbox.push(batch, *watch_id);
+                }
+            }
+        }
+        for ((_, watch_id), (range, inbox)) in &self.ranges {
+            if batch.matching(range).next().is_some() {
+                inbox.push(batch, *watch_id);
+            }
+        }
+    }
+
+    fn all_behind(&self, upto: i64) {
+        for inbox in self.keys.values().flat_map(BTreeMap::values) {
+            inbox.fall_behind(upto);
+        }
+        for (_, inbox) in self.ranges.values() {
+            inbox.fall_behind(upto);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! One client's watch stream: reads its requests, keeps its watches, sends its answers.
+//!
+//! Invariants: `seen` is the revision up to which the inbox was emptied. A synced watch has been given everything up to
+//! `seen`; one that is not reads history and becomes synced when it has passed `seen`, so nothing is skipped and
+//! nothing comes twice. A revision is never split over answers, unless the client takes fragments. A client that does
+//! not read holds up only this task.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use mvcc::{Caller, EventsBound, EventsError, KeyRange, Operation};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{self, Instant, MissedTickBehavior},
+};
+use tonic::{Status, Streaming};
+use wire::etcdserverpb::{self as pb, watch_request::RequestUnion};
+
+use super::{
+    hub::{Inbox, Mail},
+    watcher::Watcher,
+};
+use crate::{
+    config::MESSAGE_OVERHEAD_BYTES,
+    context::Context,
+    status::{self, Refusal},
+};
+
+/// History that one visit to the store may bring for one watch.
+const HISTORY: EventsBound = EventsBound { revisions_max: 1000, size_bytes_max: 1024 * 1024 };
+/// The id in answers that concern no watch.
+const NO_WATCH: i64 = -1;
+
+pub(super) struct Stream {
+    context: Arc<Context>,
+    caller: Caller,
+    needs_leader: bool,
+    answers: mpsc::Sender<Result<pb::WatchResponse, Status>>,
+    id: u64,
+    inbox: Arc<Inbox>,
+    published: watch::Receiver<i64>,
+    watches: BTreeMap<i64, Watcher>,
+    next_watch_id: i64,
+    seen: i64,
+    /// A progress answer is owed once everything up to this revision was sent.
+    progress_owed: Option<i64>,
+}
+
+/// The client is gone; nothing more can be said to it.
+struct Gone;
+
+impl Stream {
+    pub(super) fn new(
+        context: Arc<Context>,
+        caller: Caller,
+        needs_leader: bool,
+        answers: mpsc::Sender<Result<pb::WatchResponse, Status>>,
+    ) -> Stream {
+        let published = context.hub.published();
+        let seen = *published.borrow();
+        Stream {
+            id: context.hub.stream_id(),
+            context,
+            caller,
+            needs_leader,
+            answers,
+            inbox: Arc::default(),
+            published,
+            watches: BTreeMap::new(),
+            next_watch_id: 0,
+            seen,
+            progress_owed: None,
+        }
+    }
+
+    /// Runs until the client goes away, the member stops or, if asked for, the leader is lost.
+    pub(super) async fn run(mut self, mut requests: Streaming<pb::WatchRequest>) {
+        let shutdown = self.context.shutdown.clone();
+        let answers = self.answers.clone();
+        let leader_lost = self.context.clone().leader_lost();
+        let needs_leader = self.needs_leader;
+        let end = tokio::select! {
+            end = self.serve(&mut requests) => end,
+            status = leader_lost, if needs_leader => Some(status),
+            () = answers.closed() => None,
+            () = shutdown.cancelled() => Some(Refusal::Stopped.into()),
+        };
+        if let Some(status) = end {
+            // A client that does not read cannot be told; its connection ends soon anyway.
+            let _ = time::timeout(Duration::from_millis(100), answers.send(Err(status))).await;
+        }
+    }
+
+    async fn serve(&mut self, requests: &mut Streaming<pb::WatchRequest>) -> Option<Status> {
+        let interval = jittered(self.context.config.watch_progress_interval);
+        let mut ticks = time::interval_at(Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut open = true;
+        let inbox = self.inbox.clone();
+        let mut published = self.published.clone();
+        loop {
+            let more = match self.deliver().await {
+                Ok(more) => more,
+                Err(Gone) => return None,
+            };
+            let ticking = self.watches.values().any(|watch| watch.progress_notify);
+            let done = tokio::select! {
+                biased;
+                request = requests.message(), if open => match request {
+                    Ok(Some(request)) => self.handle(request).await,
+                    // The client only says that it will ask for nothing more: its watches go on.
+                    Ok(None) => { open = false; Ok(()) }
+                    Err(_) => Err(Gone),
+                },
+                _ = ticks.tick(), if ticking => match self.deliver().await {
+                    Ok(_) => self.tick().await,
+                    Err(gone) => Err(gone),
+                },
+                () = tokio::task::yield_now(), if more => Ok(()),
+                () = inbox.wake.notified() => Ok(()),
+                changed = published.changed(), if self.progress_owed.is_some() => changed.map_err(|_| Gone),
+            };
+            if done.is_err() {
+                return None;
+            }
+        }
+    }
+
+    async fn handle(&mut self, request: pb::WatchRequest) -> Result<(), Gone> {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(request)) => self.create(request).await,
+            Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id).await,
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.progress_owed = Some(self.context.revision());
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn create(&mut self, mut request: pb::WatchCreateRequest) -> Result<(), Gone> {
+        if request.key.is_empty() {
+            request.key = bytes::Bytes::from_static(&[0]);
+        }
+        let range = KeyRange::from_wire(request.key.clone(), request.range_end.clone());
+        let (revision, compact_revision, allowed) = self.context.handle.read(|store, _| {
+            let allowed = store.authorize(&self.caller, Operation::Watch(&range));
+            (store.revision(), store.compact_revision(), allowed)
+        });
+        let refusal = if let Err(error) = allowed {
+            Some(status::cancel_reason(&status::auth(error)))
+        } else if range.is_empty() {
+            Some("mvcc: watcher range is empty".to_owned())
+        } else if request.start_revision < 0 {
+            let compacted = status::events(EventsError::Compacted { compact_revision });
+            Some(compacted.message().to_owned())
+        } else if request.watch_id != 0 && self.watches.contains_key(&request.watch_id) {
+            Some("mvcc: duplicate watch ID provided on the WatchStream".to_owned())
+        } else {
+            None
+        };
+        if let Some(cancel_reason) = refusal {
+            let header = Some(self.context.header(revision));
+            let answer = pb::WatchResponse {
+                header,
+                watch_id: NO_WATCH,
+                created: true,
+                canceled: true,
+                cancel_reason,
+                ..Default::default()
+            };
+            return self.send(answer).await;
+        }
+        let watch_id = match request.watch_id {
+            0 => self.free_watch_id(),
+            given => given,
+        };
+        let header = Some(self.context.header(revision));
+        self.send(pb::WatchResponse { header, watch_id, created: true, ..Default::default() }).await?;
+        let next_revision = if request.start_revision == 0 { revision + 1 } else { request.start_revision };
+        if next_revision < compact_revision {
+            return self.send(self.compacted(watch_id, compact_revision)).await;
+        }
+        self.context.hub.add(self.id, watch_id, &range, &self.inbox);
+        self.watches.insert(watch_id, Watcher::new(&request, range, next_revision));
+        Ok(())
+    }
+
+    fn free_watch_id(&mut self) -> i64 {
+        while self.watches.contains_key(&self.next_watch_id) {
+            self.next_watch_id += 1;
+        }
+        self.next_watch_id += 1;
+        self.next_watch_id - 1
+    }
+
+    async fn cancel(&mut self, watch_id: i64) -> Result<(), Gone> {
+        if !self.forget(watch_id) {
+            return Ok(());
+        }
+        let header = Some(self.context.header_now());
+        self.send(pb::WatchResponse { header, watch_id, canceled: true, ..Default::default() }).await
+    }
+
+    fn forget(&mut self, watch_id: i64) -> bool {
+        let Some(watch) = self.watches.remove(&watch_id) else { return false };
+        self.context.hub.remove(self.id, watch_id, &watch.range);
+        true
+    }
+
+    /// The end of a watch whose history is gone; etcd leaves the header's revision 0.
+    fn compacted(&self, watch_id: i64, compact_revision: i64) -> pb::WatchResponse {
+        let header = Some(self.context.header(0));
+        pb::WatchResponse { header, watch_id, canceled: true, compact_revision, ..Default::default() }
+    }
+
+    /// Sends what there is. True when some watch still has history to read.
+    async fn deliver(&mut self) -> Result<bool, Gone> {
+        // First this, then the inbox: see the hub's invariant.
+        let published = *self.published.borrow_and_update();
+        let mut out = Vec::new();
+        match self.inbox.take() {
+            Mail::Entries(entries) => {
+                let last = entries.back().map_or(0, |entry| entry.batch.revision);
+                if !entries.is_empty() {
+                    self.collect_new(entries.iter().map(|entry| (&*entry.batch, &*entry.watches)), &mut out)?;
+                }
+                self.seen = self.seen.max(published).max(last);
+            }
+            Mail::Behind { lost_upto } => {
+                for watch in self.watches.values_mut() {
+                    // A synced watch has been given everything up to `seen`, but perhaps did not have to look at it.
+                    if std::mem::take(&mut watch.synced) {
+                        watch.next_revision = watch.next_revision.max(self.seen + 1);
+                    }
+                }
+                self.seen = self.seen.max(published).max(lost_upto);
+            }
+        }
+        self.read_history(&mut out)?;
+        for answer in out {
+            self.send(answer).await?;
+        }
+        let more = self.watches.values().any(|watch| !watch.synced);
+        if !more {
+            self.answer_progress().await?;
+        }
+        Ok(more)
+    }
+
+    /// Turns the inbox into answers.
+    fn collect_new<'a>(
+        &mut self,
+        entries: impl Iterator<Item = (&'a mvcc::EventBatch, &'a [i64])>,
+        out: &mut Vec<pb::WatchResponse>,
+    ) -> Result<(), Gone> {
+        let (context, watches) = (&self.context, &mut self.watches);
+        let limit = fragment_size_bytes(context);
+        let mut touched = Vec::new();
+        let read = context.handle.read(|store, records| {
+            for (batch, watch_ids) in entries {
+                for watch_id in watch_ids {
+                    let Some(watch) = watches.get_mut(watch_id).filter(|watch| watch.synced) else {
+                        continue;
+                    };
+                    if watch.collect(store, records, batch)? {
+                        watch.answers(*watch_id, limit, |revision| context.header(revision), out);
+                    }
+                    touched.push(*watch_id);
+                }
+            }
+            Ok(())
+        });
+        read.map_err(|error| {
+            status::records(&error);
+            Gone
+        })?;
+        touched.sort_unstable();
+        touched.dedup();
+        for watch_id in touched {
+            if let Some(watch) = watches.get_mut(&watch_id) {
+                watch.answers(watch_id, limit, |revision| context.header(revision), out);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets each watch that is behind read a bounded piece of history.
+    fn read_history(&mut self, out: &mut Vec<pb::WatchResponse>) -> Result<(), Gone> {
+        let seen = self.seen;
+        let limit = fragment_size_bytes(&self.context);
+        let mut ended = Vec::new();
+        for (watch_id, watch) in self.watches.iter_mut().filter(|(_, watch)| !watch.synced) {
+            if watch.next_revision > seen {
+                watch.synced = true;
+                continue;
+            }
+            let context = &self.context;
+            let result = context.handle.read(|store, records| {
+                let batches = store.events(records, watch.next_revision, HISTORY)?;
+                for batch in batches.iter().take_while(|batch| batch.revision <= seen) {
+                    if watch.collect(store, records, batch)? {
+                        watch.answers(*watch_id, limit, |revision| context.header(revision), out);
+                    }
+                }
+                if batches.is_empty() {
+                    watch.next_revision = seen + 1;
+                }
+                Ok(())
+            });
+            watch.answers(*watch_id, limit, |revision| context.header(revision), out);
+            match result {
+                Ok(()) => watch.synced = watch.next_revision > seen,
+                Err(EventsError::Compacted { compact_revision }) => ended.push((*watch_id, compact_revision)),
+                Err(EventsError::Records(error)) => {
+                    status::records(&error);
+                    return Err(Gone);
+                }
+            }
+        }
+        for (watch_id, compact_revision) in ended {
+            self.forget(watch_id);
+            out.push(self.compacted(watch_id, compact_revision));
+        }
+        Ok(())
+    }
+
+    /// Pays a progress answer that is owed; only called when every watch is synced. A watch that waits for a future
+    /// revision makes the answer void, as in etcd.
+    async fn answer_progress(&mut self) -> Result<(), Gone> {
+        if !self.progress_owed.is_some_and(|revision| revision <= self.seen) {
+            return Ok(());
+        }
+        self.progress_owed = None;
+        if self.watches.values().any(|watch| watch.start_revision > self.seen) {
+            return Ok(());
+        }
+        let header = Some(self.context.header(self.seen));
+        self.send(pb::WatchResponse { header, watch_id: NO_WATCH, ..Default::default() }).await
+    }
+
+    /// Tells idle watches that asked for it how far they are.
+    async fn tick(&mut self) -> Result<(), Gone> {
+        let seen = self.seen;
+        let mut idle = Vec::new();
+        for (watch_id, watch) in self.watches.iter_mut().filter(|(_, watch)| watch.progress_notify) {
+            let active = std::mem::take(&mut watch.active);
+            if !active && watch.synced && watch.start_revision <= seen {
+                idle.push(*watch_id);
+            }
+        }
+        for watch_id in idle {
+            let header = Some(self.context.header(seen));
+            self.send(pb::WatchResponse { header, watch_id, ..Default::default() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, answer: pb::WatchResponse) -> Result<(), Gone> {
+        self.answers.send(Ok(answer)).await.map_err(|_| Gone)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        for (watch_id, watch) in &self.watches {
+            self.context.hub.remove(self.id, *watch_id, &watch.range);
+        }
+    }
+}
+
+fn fragment_size_bytes(context: &Context) -> usize {
+    context.config.request_size_bytes_max + MESSAGE_OVERHEAD_BYTES
+}
+
+/// Up to a tenth longer, so that streams do not all tick at once.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(1.0 + rand::random::<f64>() / 10.0)
+}
