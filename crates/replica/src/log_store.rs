@@ -101,10 +101,6 @@ impl LogStore {
         self.shared.applied_next.store(next, Ordering::Release);
     }
 
-    pub(crate) fn last(&self) -> Option<LogId> {
-        self.shared.inner.lock().last
-    }
-
     pub(crate) fn committed(&self) -> Option<LogId> {
         self.shared.inner.lock().committed
     }

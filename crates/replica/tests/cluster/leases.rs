@@ -1,0 +1,69 @@
+//! Lease time over several members.
+
+use std::time::{Duration, Instant};
+
+use mvcc::{Caller, Command, LeaseGrant, Put};
+use replica::Handle;
+
+use crate::rig::{Cluster, eventually, get_here};
+
+async fn grant(handle: &Handle, id: i64, ttl_s: i64) {
+    let applied =
+        handle.propose(Caller::System, Command::LeaseGrant(LeaseGrant { id, ttl_s })).await.unwrap();
+    applied.result.unwrap();
+}
+
+async fn put_with_lease(handle: &Handle, key: &'static str, lease: i64) {
+    let put = Put { key: key.as_bytes().into(), value: "x".into(), lease, ..Put::default() };
+    handle.propose(Caller::System, Command::Put(put)).await.unwrap().result.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_expires_on_time_and_never_early_and_renewals_through_any_member_keep_it() {
+    let cluster = Cluster::start(3).await;
+    let follower = cluster.a_follower().await;
+    let handle = cluster.handle(follower);
+    let granted = Instant::now();
+    grant(handle, 1, 2).await;
+    grant(handle, 2, 2).await;
+    put_with_lease(handle, "lonely", 1).await;
+    put_with_lease(handle, "kept", 2).await;
+    let left = handle.lease_remaining(1).await.unwrap().unwrap();
+    assert_eq!(left.granted_ttl_s, 2);
+    assert!(left.remaining_s <= 2);
+    let mut gone = None;
+    while granted.elapsed() < Duration::from_secs(5) {
+        for index in 0..3 {
+            assert_eq!(cluster.handle(index).lease_renew(2).await.unwrap(), Some(2));
+        }
+        if gone.is_none() && get_here(handle, "lonely").is_none() {
+            gone = Some(granted.elapsed());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let gone = gone.expect("the lease expired");
+    assert!(gone >= Duration::from_secs(2), "expired early, after {gone:?}");
+    assert!(gone < Duration::from_millis(3_200), "expired late, after {gone:?}");
+    assert_eq!(get_here(handle, "kept").as_deref(), Some("x"));
+    assert_eq!(handle.lease_renew(1).await.unwrap(), None);
+    assert_eq!(handle.lease_remaining(1).await.unwrap(), None);
+    cluster.converge().await;
+}
+
+#[tokio::test]
+async fn a_new_leader_gives_every_lease_its_full_time_again() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    grant(cluster.handle(leader), 7, 3).await;
+    put_with_lease(cluster.handle(leader), "k", 7).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    cluster.kill(leader).await;
+    let survivor = cluster.running()[0];
+    cluster.leader().await;
+    let changed = Instant::now();
+    let left = cluster.handle(survivor).lease_remaining(7).await.unwrap().unwrap();
+    assert!(left.remaining_s >= 2, "{left:?}");
+    eventually("the lease to expire", || get_here(cluster.handle(survivor), "k").is_none().then_some(()))
+        .await;
+    assert!(changed.elapsed() > Duration::from_millis(2_000), "expired early, after {:?}", changed.elapsed());
+}

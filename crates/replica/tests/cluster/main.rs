@@ -1,0 +1,12 @@
+//! Clusters of members in one process, over real sockets and directories.
+//!
+//! Every member runs on a runtime and thread of its own, as it does in production; killing one drops its runtime.
+
+mod leases;
+mod load;
+mod lose;
+mod members;
+mod restart;
+mod writes;
+
+mod rig;
