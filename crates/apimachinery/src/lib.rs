@@ -15,7 +15,9 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod table;
 pub mod time;
+pub mod validate;
 pub mod yaml;
 
 /// An ordered JSON tree: object members keep the order in which they were read.

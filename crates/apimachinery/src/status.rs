@@ -12,6 +12,7 @@ use std::fmt;
 pub use field::{FieldError, FieldErrorKind, Path, aggregate};
 
 use crate::Value;
+use crate::kinds::Resource;
 
 /// A `metav1.Status`. Small on purpose: it is the error half of most results.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -395,6 +396,18 @@ impl<'a> GroupResource<'a> {
 impl<'a> GroupKind<'a> {
     pub const fn new(group: &'a str, kind: &'a str) -> GroupKind<'a> {
         GroupKind { group, kind }
+    }
+}
+
+impl From<&Resource> for GroupResource<'static> {
+    fn from(resource: &Resource) -> GroupResource<'static> {
+        GroupResource::new(resource.group, resource.plural)
+    }
+}
+
+impl From<&Resource> for GroupKind<'static> {
+    fn from(resource: &Resource) -> GroupKind<'static> {
+        GroupKind::new(resource.group, resource.kind)
     }
 }
 
