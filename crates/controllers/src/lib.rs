@@ -1,1 +1,43 @@
-//! Placeholder header, replaced by the crate's author.
+//! The small loops that a control plane needs to be usable: namespaces end, owned objects follow their owners, every
+//! namespace has its service account, and simulated nodes run pods.
+//!
+//! Invariants: only the holder of the Lease acts. Every loop reads through watches and can be killed at any point: what it
+//! does next follows from what the API server says, not from memory. Not here: workload controllers (Deployment, Job, ...),
+//! which kube-controller-manager runs against our API server.
+
+pub mod command;
+mod garbage;
+mod namespaces;
+mod nodes;
+mod service_accounts;
+
+use futures_util::future::join;
+use kubeclient::{Client, LeaderConfig, LeaderElector};
+use tokio_util::sync::CancellationToken;
+
+/// How the controllers run.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Names this instance in the Lease.
+    pub identity: String,
+    /// Nodes to simulate: `node-1` .. `node-N`.
+    pub simulated_nodes: u16,
+    /// What pods are told to trust: goes into the ConfigMap `kube-root-ca.crt` of every namespace.
+    pub root_ca_pem: Option<String>,
+}
+
+/// Runs until `shutdown`.
+pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
+    let lease = LeaderConfig::new("kube-system", "kube-controller-manager", &config.identity);
+    let elector = LeaderElector::new(&client, lease);
+    elector.run(shutdown, |term| lead(client.clone(), config.clone(), term)).await;
+}
+
+/// All loops of one term of leadership.
+async fn lead(client: Client, config: Config, term: CancellationToken) {
+    let accounts = service_accounts::run(client.clone(), config.root_ca_pem.clone(), term.clone());
+    let namespaces = namespaces::run(client.clone(), term.clone());
+    let garbage = garbage::run(client.clone(), term.clone());
+    let nodes = nodes::run(client, config.simulated_nodes, term);
+    join(join(accounts, namespaces), join(garbage, nodes)).await;
+}

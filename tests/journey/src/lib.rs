@@ -1,1 +1,1 @@
-//! The story that must always work, end to end; see `tests/journey.rs`.
+//! The story that must always work, end to end; see `tests/journey/main.rs`.
