@@ -461,5 +461,4 @@ pub(crate) fn permission(reader: &mut Reader) -> Result<Permission, DecodeError>
 }
 
 #[cfg(test)]
-#[path = "codec_tests.rs"]
 mod tests;

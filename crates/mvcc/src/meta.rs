@@ -170,5 +170,4 @@ fn text(bytes: &[u8]) -> Result<String, DecodeError> {
 }
 
 #[cfg(test)]
-#[path = "meta_tests.rs"]
 mod tests;
