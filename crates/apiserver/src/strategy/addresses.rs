@@ -1,0 +1,356 @@
+//! Cluster addresses and node ports of services.
+//!
+//! Invariant: an address is claimed by creating its IPAddress object (upstream's layout since 1.33), which only one
+//! service can do, whichever member serves it; the claim is given back when the service is not written or is deleted.
+//! Node ports are chosen among those that no service in the cache has. Only IPv4 ranges are supported.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use apimachinery::kinds::{self, Resource};
+use apimachinery::status::{FieldError, Path, Status};
+use apimachinery::{Value, meta, time};
+use rand::Rng as _;
+use serde_json::json;
+use tokio::time::{Duration, Instant};
+
+use crate::Config;
+use crate::registry::{Registry, Write, group_kind, item};
+use crate::render::now_s;
+use crate::storage::{self, Created};
+
+/// Addresses tried before the range counts as full.
+const ATTEMPTS_MAX: u32 = 2_048;
+const HEADLESS: &str = "None";
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(crate) struct Addresses {
+    network: Ipv4Addr,
+    prefix_bits: u32,
+    node_ports: (u16, u16),
+}
+
+/// What one write has claimed.
+#[derive(Default)]
+#[must_use = "claims of a write that failed must be released"]
+pub(crate) struct Claims {
+    addresses: Vec<(String, i64)>,
+}
+
+impl Claims {
+    pub(crate) async fn release(self, registry: &Registry) {
+        let Some(resource) = addresses_resource() else { return };
+        for (address, revision) in self.addresses {
+            let key = registry.storage().key(resource, &address);
+            let deadline = Instant::now() + RELEASE_TIMEOUT;
+            if let Err(error) = registry.storage().delete(&key, revision, deadline).await {
+                tracing::warn!(address, %error, "address of a service that was not created stays claimed");
+            }
+        }
+    }
+}
+
+impl Addresses {
+    pub(crate) fn new(config: &Config) -> Result<Addresses, String> {
+        let range = config.service_cluster_ip_range.trim();
+        let wrong =
+            || format!("--service-cluster-ip-range {range} is not an IPv4 range of the form 10.0.0.0/24");
+        let (network, bits) = range.split_once('/').ok_or_else(wrong)?;
+        let network: Ipv4Addr = network.parse().map_err(|_| wrong())?;
+        let prefix_bits: u32 = bits.parse().map_err(|_| wrong())?;
+        if !(8..=30).contains(&prefix_bits) {
+            return Err(format!("--service-cluster-ip-range {range}: the prefix must have 8 to 30 bits"));
+        }
+        let mask = u32::MAX << (32 - prefix_bits);
+        let network = Ipv4Addr::from(u32::from(network) & mask);
+        Ok(Addresses { network, prefix_bits, node_ports: config.service_node_port_range })
+    }
+
+    /// Usable addresses.
+    fn hosts(&self) -> u32 {
+        (1 << (32 - self.prefix_bits)) - 2
+    }
+
+    /// The `index`-th usable address, from 0.
+    fn host(&self, index: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.network) + 1 + index % self.hosts())
+    }
+
+    fn contains(&self, address: Ipv4Addr) -> bool {
+        let offset = u32::from(address).wrapping_sub(u32::from(self.network));
+        offset >= 1 && offset <= self.hosts()
+    }
+
+    /// The address of the `kubernetes` service.
+    pub(crate) fn first(&self) -> Ipv4Addr {
+        self.host(0)
+    }
+
+    /// Fills in and claims what a service needs. `old` is what an update replaces.
+    pub(crate) async fn claim(
+        &self,
+        registry: &Registry,
+        write: &Write<'_>,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Claims, Status> {
+        let stored = write.stored();
+        if !(stored.group.is_empty() && stored.plural == "services") {
+            return Ok(Claims::default());
+        }
+        if let Some(old) = old {
+            keep_allocated(service, old);
+        }
+        self.claim_node_ports(registry, service);
+        let kind = text(service, "type").to_owned();
+        let wanted = text(service, "clusterIP").to_owned();
+        if kind == "ExternalName" {
+            return Ok(Claims::default());
+        }
+        let kept = old.is_some_and(|old| !wanted.is_empty() && text(old, "clusterIP") == wanted);
+        if wanted == HEADLESS || kept {
+            service["spec"]["clusterIPs"] = json!([wanted]);
+            set_family(service);
+            return Ok(Claims::default());
+        }
+        let name = meta::of(service).name().to_owned();
+        let owner = json!({"group": "", "resource": "services", "namespace": write.namespace, "name": name});
+        let (address, revision) = match wanted.as_str() {
+            "" => self.claim_any(registry, write, &owner).await?,
+            wanted => self.claim_named(registry, write, wanted, &owner, &name).await?,
+        };
+        service["spec"]["clusterIP"] = json!(address);
+        service["spec"]["clusterIPs"] = json!([address]);
+        set_family(service);
+        let addresses = revision.map(|revision| (address, revision)).into_iter().collect();
+        Ok(Claims { addresses })
+    }
+
+    async fn claim_any(
+        &self,
+        registry: &Registry,
+        write: &Write<'_>,
+        owner: &Value,
+    ) -> Result<(String, Option<i64>), Status> {
+        let hosts = self.hosts();
+        // The lower band is left to addresses that people choose, as upstream does.
+        let reserved = (hosts / 16).clamp(16, 256).min(hosts / 2);
+        let start = rand::rng().random_range(0..hosts);
+        for round in [reserved..hosts, 0..reserved] {
+            let length = round.end - round.start;
+            for step in 0..length.min(ATTEMPTS_MAX) {
+                let address = self.host(round.start + (start + step) % length).to_string();
+                if let Some(revision) = self.try_claim(registry, write, &address, owner).await? {
+                    return Ok((address, revision));
+                }
+            }
+        }
+        Err(Status::internal("failed to allocate a serviceIP: range is full"))
+    }
+
+    async fn claim_named(
+        &self,
+        registry: &Registry,
+        write: &Write<'_>,
+        wanted: &str,
+        owner: &Value,
+        name: &str,
+    ) -> Result<(String, Option<i64>), Status> {
+        let spec = Path::new("spec");
+        let path = spec.child("clusterIPs");
+        let refuse = |why: String| {
+            let error = FieldError::invalid(&path, json!([wanted]), why);
+            Status::invalid(group_kind(write.resource), name, &[error])
+        };
+        let Some(address) = wanted.parse::<Ipv4Addr>().ok() else {
+            return Err(refuse("must be a valid IPv4 address".to_owned()));
+        };
+        if !self.contains(address) {
+            return Err(refuse(format!(
+                "failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. The range of valid IPs is {}/{}",
+                self.network, self.prefix_bits
+            )));
+        }
+        match self.try_claim(registry, write, wanted, owner).await? {
+            Some(revision) => Ok((wanted.to_owned(), revision)),
+            None => Err(refuse(format!("failed to allocate IP {wanted}: provided IP is already allocated"))),
+        }
+    }
+
+    /// None: taken. The inner None: nothing was written (a dry run).
+    async fn try_claim(
+        &self,
+        registry: &Registry,
+        write: &Write<'_>,
+        address: &str,
+        owner: &Value,
+    ) -> Result<Option<Option<i64>>, Status> {
+        let Some(resource) = addresses_resource() else { return Ok(Some(None)) };
+        if registry.cached(resource, address).is_some() {
+            return Ok(None);
+        }
+        if write.options.dry_run {
+            return Ok(Some(None));
+        }
+        let value = json!({
+            "kind": resource.kind, "apiVersion": resource.api_version(),
+            "metadata": {
+                "name": address, "uid": uuid::Uuid::new_v4().to_string(),
+                "creationTimestamp": time::format_s(now_s()), "generation": 1,
+                "labels": {
+                    "ipaddress.kubernetes.io/ip-family": "IPv4",
+                    "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+                },
+            },
+            "spec": {"parentRef": owner},
+        });
+        let key = registry.storage().key(resource, address);
+        match registry.storage().create(&key, storage::encode(&value), None, write.deadline).await? {
+            Created::At(revision) => Ok(Some(Some(revision))),
+            Created::Exists => Ok(None),
+        }
+    }
+
+    /// Gives back the addresses of a service that is gone.
+    pub(crate) async fn release(&self, registry: &Registry, stored: &Resource, gone: &Value) {
+        if !(stored.group.is_empty() && stored.plural == "services") {
+            return;
+        }
+        let Some(resource) = addresses_resource() else { return };
+        let addresses = gone.get("spec").and_then(|spec| spec.get("clusterIPs")).and_then(Value::as_array);
+        for address in addresses.into_iter().flatten().filter_map(Value::as_str) {
+            if address == HEADLESS || !self.is_owned_by(registry, resource, address, gone).await {
+                continue;
+            }
+            let key = registry.storage().key(resource, address);
+            let Ok((Some(found), _)) = registry.storage().get(&key).await else { continue };
+            let deadline = Instant::now() + RELEASE_TIMEOUT;
+            if let Err(error) = registry.storage().delete(&key, found.revision, deadline).await {
+                tracing::warn!(address, %error, "address of a deleted service stays claimed");
+            }
+        }
+    }
+
+    async fn is_owned_by(
+        &self,
+        registry: &Registry,
+        resource: &'static Resource,
+        address: &str,
+        service: &Value,
+    ) -> bool {
+        let Ok((Some(object), _)) = registry.fetch(resource, address).await else { return false };
+        let parent = object.value().get("spec").and_then(|spec| spec.get("parentRef"));
+        let field = |field: &str| parent.and_then(|parent| parent.get(field)).and_then(Value::as_str);
+        let meta = meta::of(service);
+        field("name") == Some(meta.name()) && field("namespace") == Some(meta.namespace())
+    }
+
+    fn claim_node_ports(&self, registry: &Registry, service: &mut Value) {
+        if !matches!(text(service, "type"), "NodePort" | "LoadBalancer") {
+            return;
+        }
+        let mine = item(meta::of(service).namespace(), meta::of(service).name());
+        let mut taken = taken_node_ports(registry, &mine);
+        taken.extend(node_ports(service));
+        let (low, high) = self.node_ports;
+        let Some(ports) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) else { return };
+        for port in ports {
+            if port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) != 0 || low > high {
+                continue;
+            }
+            let count = u32::from(high - low) + 1;
+            let start = rand::rng().random_range(0..count);
+            let free = (0..count).map(|step| i64::from(low) + i64::from((start + step) % count));
+            if let Some(free) = free.into_iter().find(|port| !taken.contains(port)) {
+                taken.insert(free);
+                port["nodePort"] = json!(free);
+            }
+        }
+    }
+}
+
+fn addresses_resource() -> Option<&'static Resource> {
+    kinds::find("networking.k8s.io", "v1", "ipaddresses")
+}
+
+fn taken_node_ports(registry: &Registry, mine: &str) -> HashSet<i64> {
+    let services = kinds::find("", "v1", "services").and_then(|resource| registry.cache().kind(resource));
+    let Some(services) = services else { return HashSet::new() };
+    let objects = services.objects();
+    let others = objects.iter().filter(|(item, _): &(&Arc<str>, _)| item.as_ref() != mine);
+    others.flat_map(|(_, object)| node_ports(object.value())).collect()
+}
+
+fn node_ports(service: &Value) -> Vec<i64> {
+    let ports = service.get("spec").and_then(|spec| spec.get("ports")).and_then(Value::as_array);
+    let numbers = ports.into_iter().flatten().filter_map(|port| port.get("nodePort").and_then(Value::as_i64));
+    numbers.filter(|port| *port != 0).collect()
+}
+
+/// An update that leaves allocated fields out keeps them. Source: upstream service `patchAllocatedValues`.
+fn keep_allocated(service: &mut Value, old: &Value) {
+    if text(service, "type") == "ExternalName" || text(old, "type") == "ExternalName" {
+        return;
+    }
+    if text(service, "clusterIP").is_empty() && !text(old, "clusterIP").is_empty() {
+        service["spec"]["clusterIP"] = json!(text(old, "clusterIP"));
+    }
+    if !matches!(text(service, "type"), "NodePort" | "LoadBalancer") {
+        return;
+    }
+    let old_ports = old.get("spec").and_then(|spec| spec.get("ports")).and_then(Value::as_array);
+    let Some(ports) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) else { return };
+    for port in ports.iter_mut().filter(|port| port.get("nodePort").is_none()) {
+        let same =
+            |known: &&Value| ["port", "protocol"].iter().all(|field| known.get(*field) == port.get(*field));
+        let known =
+            old_ports.into_iter().flatten().find(same).and_then(|known| known.get("nodePort")).cloned();
+        if let Some(known) = known {
+            port["nodePort"] = known;
+        }
+    }
+}
+
+fn set_family(service: &mut Value) {
+    let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
+    spec.entry("ipFamilyPolicy").or_insert_with(|| json!("SingleStack"));
+}
+
+fn text<'a>(service: &'a Value, field: &str) -> &'a str {
+    service.get("spec").and_then(|spec| spec.get(field)).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_has_a_first_and_a_last_usable_address() {
+        let config = Config { service_cluster_ip_range: "10.96.0.7/24".to_owned(), ..Config::default() };
+        let addresses = Addresses::new(&config).unwrap();
+        assert_eq!(addresses.first().to_string(), "10.96.0.1");
+        assert_eq!(addresses.hosts(), 254);
+        assert_eq!(addresses.host(253).to_string(), "10.96.0.254");
+        for (address, inside) in
+            [("10.96.0.0", false), ("10.96.0.1", true), ("10.96.0.254", true), ("10.96.0.255", false)]
+        {
+            assert_eq!(addresses.contains(address.parse().unwrap()), inside, "{address}");
+        }
+        for range in ["10.0.0.0", "fd00::/64", "10.0.0.0/31", "x/24"] {
+            let config = Config { service_cluster_ip_range: range.to_owned(), ..Config::default() };
+            assert!(Addresses::new(&config).is_err(), "{range}");
+        }
+    }
+
+    #[test]
+    fn an_update_keeps_what_was_allocated() {
+        let old = json!({"spec": {"type": "NodePort", "clusterIP": "10.0.0.9", "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]}});
+        let mut new = json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}, {"port": 81, "protocol": "TCP"}]}});
+        keep_allocated(&mut new, &old);
+        assert_eq!(new["spec"]["clusterIP"], "10.0.0.9");
+        assert_eq!(new["spec"]["ports"][0]["nodePort"], 30080);
+        assert!(new["spec"]["ports"][1].get("nodePort").is_none());
+    }
+}
