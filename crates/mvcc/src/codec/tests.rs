@@ -120,16 +120,16 @@ fn pinned() -> Vec<(Command, &'static str)> {
             "01 0a 02 0175 0168 01",
         ),
         (auth(AuthCommand::UserDelete { name: user() }), "01 0a 03 0175"),
-        (
-            auth(AuthCommand::UserChangePassword { name: user(), password_hash: hash() }),
-            "01 0a 04 0175 0168",
-        ),
+        (auth(AuthCommand::UserChangePassword { name: user(), password_hash: hash() }), "01 0a 04 0175 0168"),
         (auth(AuthCommand::UserGrantRole { user: user(), role: role() }), "01 0a 05 0175 0172"),
         (auth(AuthCommand::UserRevokeRole { user: user(), role: role() }), "01 0a 06 0175 0172"),
         (auth(AuthCommand::RoleAdd { name: role() }), "01 0a 07 0172"),
         (auth(AuthCommand::RoleDelete { name: role() }), "01 0a 08 0172"),
         (
-            auth(AuthCommand::RoleGrantPermission { role: role(), permission: permission(Access::ReadWrite) }),
+            auth(AuthCommand::RoleGrantPermission {
+                role: role(),
+                permission: permission(Access::ReadWrite),
+            }),
             "01 0a 09 0172 02 01 0161 0163",
         ),
         (
@@ -204,7 +204,8 @@ fn junk_is_named() {
 #[test]
 fn nesting_stops_at_its_bound() {
     let nested = |depth: usize| {
-        let txn = (1..depth).fold(Txn::default(), |inner, _| Txn { success: vec![Op::Txn(inner)], ..Txn::default() });
+        let txn = (1..depth)
+            .fold(Txn::default(), |inner, _| Txn { success: vec![Op::Txn(inner)], ..Txn::default() });
         Command::decode(encoded(&Command::Txn(txn)).into()).map(|_| ())
     };
     assert_eq!(nested(TXN_DEPTH_MAX), Ok(()));
@@ -268,7 +269,8 @@ fn any_query() -> impl Strategy<Value = RangeQuery> {
 }
 
 fn any_compare() -> impl Strategy<Value = Compare> {
-    let results = [CompareResult::Equal, CompareResult::Greater, CompareResult::Less, CompareResult::NotEqual];
+    let results =
+        [CompareResult::Equal, CompareResult::Greater, CompareResult::Less, CompareResult::NotEqual];
     let target = prop_oneof![
         any::<i64>().prop_map(CompareTarget::Version),
         any::<i64>().prop_map(CompareTarget::CreateRevision),
@@ -287,7 +289,8 @@ fn any_txn() -> impl Strategy<Value = Txn> {
     let op = prop_oneof![
         any_query().prop_map(Op::Range),
         any_put().prop_map(Op::Put),
-        (any_range(), any::<bool>()).prop_map(|(range, prev_kv)| Op::DeleteRange(DeleteRange { range, prev_kv })),
+        (any_range(), any::<bool>())
+            .prop_map(|(range, prev_kv)| Op::DeleteRange(DeleteRange { range, prev_kv })),
     ];
     let op = op.prop_recursive(3, 12, 3, |inner| {
         (vec(any_compare(), 0..2), vec(inner.clone(), 0..3), vec(inner, 0..3))

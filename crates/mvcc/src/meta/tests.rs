@@ -20,8 +20,11 @@ fn rows_keep_these_bytes() {
     };
     let range = KeyRange::Span { start: Bytes::from_static(b"a"), end: Bytes::from_static(b"c") };
     let role = Role { permissions: vec![Permission { access: Access::Write, range }] };
-    let member =
-        MemberAttributes { member: 258, name: "m".to_owned(), client_urls: vec!["u".to_owned(), "v".to_owned()] };
+    let member = MemberAttributes {
+        member: 258,
+        name: "m".to_owned(),
+        client_urls: vec!["u".to_owned(), "v".to_owned()],
+    };
     let rows = [
         (MetaRow::Revision(300), "revision", r"\x01\xd8\x04"),
         (MetaRow::CompactScheduled(2), "compact/scheduled", r"\x01\x04"),
@@ -39,11 +42,7 @@ fn rows_keep_these_bytes() {
         (MetaRow::Auth { enabled: true, revision: 12 }, "auth", r"\x01\x01\x0c"),
         (MetaRow::User("u".to_owned(), user), "user/u", r"\x01\x00\x04hash\x02\x01a\x01b"),
         (MetaRow::Role("r".to_owned(), role), "role/r", r"\x01\x01\x01\x01\x01a\x01c"),
-        (
-            MetaRow::Member(member),
-            r"member/\x00\x00\x00\x00\x00\x00\x01\x02",
-            r"\x01\x01m\x02\x01u\x01v",
-        ),
+        (MetaRow::Member(member), r"member/\x00\x00\x00\x00\x00\x00\x01\x02", r"\x01\x01m\x02\x01u\x01v"),
         (MetaRow::ClusterVersion("3.6.0".to_owned()), "cluster_version", r"\x01\x053.6.0"),
     ];
     for (row, key, value) in rows {

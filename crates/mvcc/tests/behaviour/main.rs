@@ -16,3 +16,6 @@ mod transactions;
 mod checks;
 
 mod damage;
+
+mod model;
+mod properties;
