@@ -136,40 +136,36 @@ impl Kv for KvService {
 impl KvService {
     /// Answers a read as one reply. Sorted and filtered reads need all keys at once; others go in pieces.
     async fn read(&self, caller: &Caller, query: RangeQuery) -> Result<RangeReply, Status> {
-        let whole = query.sort.is_some() || query.is_filtered() || query.count_only;
+        if query.sort.is_some() || query.is_filtered() || query.count_only {
+            return self.read_whole(caller, &query);
+        }
         let mut cursor = RangeCursor::new(query.clone());
-        let first = self.context.handle.read(|store, records| {
+        let mut reply = self.context.handle.read(|store, records| {
             store.authorize(caller, Operation::Range(&query)).map_err(status::auth)?;
-            if whole {
-                return store.range(records, &query).map_err(status::range);
-            }
             let kvs = store
                 .range_chunk(records, &mut cursor, CHUNK_ROWS_MAX, CHUNK_SIZE_BYTES)
                 .map_err(status::range)?;
-            Ok(RangeReply { kvs, more: cursor.more(), count: cursor.count(), revision: store.revision() })
+            Ok::<_, Status>(RangeReply { kvs, more: false, count: 0, revision: store.revision() })
         })?;
-        if whole || cursor.is_done() {
-            return Ok(first);
-        }
-        let mut reply = first;
         while !cursor.is_done() {
             tokio::task::yield_now().await;
             match self.piece(&mut cursor, CHUNK_ROWS_MAX) {
                 Ok(kvs) => reply.kvs.extend(kvs),
                 // The history under a read of the latest state was dropped meanwhile: take it in one go instead.
-                Err(RangeError::Compacted) if query.revision <= 0 => {
-                    return self
-                        .context
-                        .handle
-                        .read(|store, records| store.range(records, &query))
-                        .map_err(status::range);
-                }
+                Err(RangeError::Compacted) if query.revision <= 0 => return self.read_whole(caller, &query),
                 Err(error) => return Err(status::range(error)),
             }
         }
         reply.more = cursor.more();
         reply.count = cursor.count();
         Ok(reply)
+    }
+
+    fn read_whole(&self, caller: &Caller, query: &RangeQuery) -> Result<RangeReply, Status> {
+        self.context.handle.read(|store, records| {
+            store.authorize(caller, Operation::Range(query)).map_err(status::auth)?;
+            store.range(records, query).map_err(status::range)
+        })
     }
 
     fn piece(&self, cursor: &mut RangeCursor, rows_max: usize) -> Result<Vec<KeyValue>, RangeError> {
