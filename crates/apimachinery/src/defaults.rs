@@ -7,6 +7,8 @@
 
 mod rows;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::kinds::Resource;
@@ -128,6 +130,7 @@ fn depending(type_name: &str, members: &mut Object) {
         "core.v1.Pod" => pod(members),
         "core.v1.Container" | "core.v1.EphemeralContainer" => container(members),
         "core.v1.Volume" => volume(members),
+        "core.v1.Secret" => secret(members),
         "core.v1.ServiceSpec" => service(members),
         "core.v1.ServicePort" if unset_port(members) => {
             if let Some(port) = members.get("port").cloned() {
@@ -251,6 +254,17 @@ fn image_tag(image: &str) -> &str {
 fn volume(members: &mut Object) {
     if members.keys().all(|name| name == "name") {
         members.insert("emptyDir".to_owned(), json!({}));
+    }
+}
+
+/// `stringData` is a way to write: it lands in `data`, over what is there, and is never read back.
+fn secret(members: &mut Object) {
+    let Some(Value::Object(texts)) = members.shift_remove("stringData") else { return };
+    let data = members.entry("data").or_insert_with(|| json!({}));
+    if let Some(data) = data.as_object_mut() {
+        for (name, text) in texts {
+            data.insert(name, STANDARD.encode(text.as_str().unwrap_or_default()).into());
+        }
     }
 }
 

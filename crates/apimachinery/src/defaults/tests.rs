@@ -95,6 +95,12 @@ fn other_kinds_get_theirs() {
         ("v1", "secrets", json!({}), json!({"type": "Opaque"})),
         (
             "v1",
+            "secrets",
+            json!({"data": {"a": "eA=="}, "stringData": {"a": "hi", "b": ""}}),
+            json!({"data": {"a": "aGk=", "b": ""}, "type": "Opaque"}),
+        ),
+        (
+            "v1",
             "namespaces",
             json!({"metadata": {"name": "a"}}),
             json!({"metadata": {"name": "a", "labels": {"kubernetes.io/metadata.name": "a"}}, "status": {"phase": "Active"}}),
