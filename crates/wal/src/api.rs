@@ -70,7 +70,11 @@ pub struct Recovered {
 pub enum Damage {
     None,
     /// A write that was never acknowledged was cut short by a crash; it is gone and the log goes on.
-    TornTail { file: PathBuf, offset: u64, dropped_bytes: u64 },
+    TornTail {
+        file: PathBuf,
+        offset: u64,
+        dropped_bytes: u64,
+    },
     /// Bytes that had been acknowledged are damaged or missing. `entries` end before them. Opening changes nothing
     /// on disk, the first write does. Every open reports this until `Wal::healed`.
     LostAcknowledged {
@@ -131,4 +135,16 @@ pub struct Metrics {
     pub queued_bytes: u64,
     /// The log is dead: a write or sync failed.
     pub failed: bool,
+}
+
+impl Metrics {
+    pub(crate) fn observe_fsync(&mut self, duration_s: f64) {
+        self.fsync_count += 1;
+        self.fsync_sum_s += duration_s;
+        let bucket = FSYNC_BUCKETS_S.iter().position(|bound| duration_s <= *bound);
+        let last = self.fsync_buckets.len() - 1;
+        if let Some(count) = self.fsync_buckets.get_mut(bucket.unwrap_or(last)) {
+            *count += 1;
+        }
+    }
 }

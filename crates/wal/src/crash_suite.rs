@@ -130,6 +130,8 @@ fn model_summary(model: &Model) -> String {
 struct Suite {
     random: Random,
     config: Config,
+    /// All entries have one size, so that records of old and new generations of a file lie at the same places.
+    uniform: bool,
     report: Report,
 }
 
@@ -150,8 +152,9 @@ pub fn run_seed(seed: u64, report: Report) -> Result<Report, Finding> {
     let mut config = Config::new("data");
     let size = random.below(SEGMENT_SIZES_BYTES.len() as u64) as usize;
     config.segment_size_bytes = SEGMENT_SIZES_BYTES[size];
-    config.salt = random.next();
-    let mut suite = Suite { random, config, report };
+    config.salt = random.number();
+    let uniform = random.below(2) == 0;
+    let mut suite = Suite { random, config, uniform, report };
     suite.report.seeds += 1;
     match suite.rounds() {
         Ok(()) => Ok(suite.report),
@@ -193,7 +196,8 @@ impl Suite {
     fn open(&mut self, disk: &SimDisk) -> Result<(Wal, Owner, Recovered), String> {
         let opened = open_inline(self.config.clone(), disk.clone());
         let (wal, owner, recovered) = opened.map_err(|error| format!("open failed: {error:?}"))?;
-        let range = recovered.entries.first().map(|first| first.index..first.index + recovered.entries.len() as u64);
+        let range =
+            recovered.entries.first().map(|first| first.index..first.index + recovered.entries.len() as u64);
         let read = range.map_or(Ok(Vec::new()), |range| wal.read(range, u64::MAX));
         match read {
             Ok(read) if read == recovered.entries => Ok((wal, owner, recovered)),
@@ -217,7 +221,7 @@ impl Suite {
 
     fn request(&mut self, disk: &SimDisk, wal: &Wal, history: &mut History) {
         let mut model = history.last();
-        let payload = Bytes::from(format!("{:016x}", self.random.next()));
+        let payload = Bytes::from(format!("{:016x}", self.random.number()));
         let mut steps = Vec::new();
         let next = model.next_index.unwrap_or(1);
         let acknowledge = |added: usize| {
@@ -274,15 +278,14 @@ impl Suite {
         history.steps.extend(steps);
     }
 
-    /// Half of them of one size, so that records of old and new generations of a file lie at the same places.
     fn entry(&mut self, index: u64) -> Entry {
-        let size = if self.random.below(2) == 0 { 96 } else { self.random.below(600) };
+        let size = if self.uniform { 96 } else { self.random.below(600) };
         let term = self.random.below(1 << 20);
         let mut payload = Vec::new();
         while (payload.len() as u64) < size {
-            payload.extend_from_slice(&self.random.next().to_le_bytes());
+            payload.extend_from_slice(&self.random.number().to_le_bytes());
         }
-        let limit = crate::writer::entry_payload_bytes_max(self.config.segment_size_bytes);
+        let limit = crate::request::entry_payload_bytes_max(self.config.segment_size_bytes);
         payload.truncate(size.min(limit) as usize);
         Entry { term, index, payload: payload.into() }
     }
@@ -295,13 +298,15 @@ impl Suite {
         history: &History,
     ) -> Result<(Model, Option<Bytes>), String> {
         let mut moment = Moment { platter: platter.clone(), pending: Vec::new() };
-        let chosen = self.random.below(trace.len() as u64) as usize;
+        let chosen = self.next_crash(trace);
         let (mut asked, mut acknowledged) = (0, 0);
         let mut next = None;
         for (point, operation) in trace.iter().enumerate() {
             moment.advance(operation);
             match operation {
-                Operation::Note(note) if *note >= ACKNOWLEDGED => acknowledged = (*note - ACKNOWLEDGED) as usize,
+                Operation::Note(note) if *note >= ACKNOWLEDGED => {
+                    acknowledged = (*note - ACKNOWLEDGED) as usize
+                }
                 Operation::Note(note) => asked = *note as usize,
                 Operation::SyncFile { .. } | Operation::SyncDirectory { .. } | Operation::Change(_) => {}
             }
@@ -309,10 +314,11 @@ impl Suite {
             let chosen_fates = self.random.below(fates.len() as u64) as usize;
             for (number, fates) in fates.iter().enumerate() {
                 let image = moment.crash(fates);
-                let context = |text: String| format!("{text}\n  crash after operation {point}, fates {fates:?}");
-                let (recovered, _) =
-                    self.recover(&image, &|recovered| history.check(recovered, acknowledged, asked).map(|_| ()))
-                        .map_err(context)?;
+                let context =
+                    |text: String| format!("{text}\n  crash after operation {point}, fates {fates:?}");
+                let (recovered, _) = self
+                    .recover(&image, &|recovered| history.check(recovered, acknowledged, asked).map(|_| ()))
+                    .map_err(context)?;
                 if point == chosen && number == chosen_fates {
                     let step = history.check(&recovered, acknowledged, asked).map_err(context)?;
                     let model = history.steps.get(step).cloned().unwrap_or_default();
@@ -324,6 +330,19 @@ impl Suite {
         let (image, model, hint) = next.ok_or("no crash was chosen")?;
         *platter = image;
         Ok((model, hint))
+    }
+
+    /// Half of the time in the middle of a write that can tear.
+    fn next_crash(&mut self, trace: &[Operation]) -> usize {
+        let tears = |operation: &Operation| match operation {
+            Operation::Change(pending) => pending.sector_count() > 1,
+            Operation::SyncFile { .. } | Operation::SyncDirectory { .. } | Operation::Note(_) => false,
+        };
+        let torn: Vec<usize> = (0..trace.len()).filter(|at| tears(&trace[*at])).collect();
+        match torn.get(self.random.below(2 * torn.len() as u64) as usize) {
+            Some(point) => *point,
+            None => self.random.below(trace.len() as u64) as usize,
+        }
     }
 
     /// Recovers the image, and now and then again after a crash during that.
@@ -464,7 +483,9 @@ impl Suite {
             let (_, _, recovered) = self.open(&back)?;
             self.report.states += 1;
             self.report.kills += 1;
-            history.check(&recovered, acknowledged, asked).map_err(|text| format!("{text}\n  failed sync"))?;
+            history
+                .check(&recovered, acknowledged, asked)
+                .map_err(|text| format!("{text}\n  failed sync"))?;
             let (_, _, durable) = self.open(&SimDisk::with(back.moment().platter))?;
             if !Model::of(&recovered, None).shows(&durable) {
                 let (out, durable) = (summary(&recovered), summary(&durable));

@@ -22,7 +22,10 @@ pub(crate) struct Note {
 }
 
 fn bincode_config() -> impl bincode::config::Config {
-    bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<NOTE_SIZE_BYTES_MAX>()
+    bincode::config::standard()
+        .with_little_endian()
+        .with_fixed_int_encoding()
+        .with_limit::<NOTE_SIZE_BYTES_MAX>()
 }
 
 impl Note {

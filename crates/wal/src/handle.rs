@@ -19,8 +19,9 @@ use crate::disk::Disk;
 use crate::index::{Index, Located, Run};
 use crate::recovery;
 use crate::replay;
+use crate::request::Request;
 use crate::segment::Window;
-use crate::writer::{Request, Writer};
+use crate::writer::Writer;
 
 /// Idle time before a piece of background work; short, so that preparing goes on between bursts.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -223,7 +224,8 @@ impl Wal {
         let mut index = range.start;
         let mut attempts = 0;
         while index < range.end && (entries.is_empty() || size_bytes < size_bytes_max) {
-            let count_max = usize::try_from(range.end - index).unwrap_or(usize::MAX).min(READ_RUN_ENTRIES_MAX);
+            let count_max =
+                usize::try_from(range.end - index).unwrap_or(usize::MAX).min(READ_RUN_ENTRIES_MAX);
             let run = match self.shared.index.read().locate(index, count_max) {
                 Located::Run(run) => run,
                 Located::Beyond => break,

@@ -17,6 +17,7 @@ mod planted;
 mod record;
 mod recovery;
 mod replay;
+mod request;
 mod segment;
 pub mod sim_disk;
 mod spare;

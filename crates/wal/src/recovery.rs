@@ -98,7 +98,9 @@ fn read_chain(dir: &Path, chain: &[Found]) -> io::Result<Outcome> {
     for (position, segment) in chain.iter().enumerate() {
         let before = position.checked_sub(1).and_then(|before| chain.get(before));
         outcome.loss = seam_loss(dir, before, segment, outcome.state.next_index);
-        let (None, Some(header), Some(seed)) = (&outcome.loss, &segment.header, segment.seed()) else { break };
+        let (None, Some(header), Some(seed)) = (&outcome.loss, &segment.header, segment.seed()) else {
+            break;
+        };
         if before.is_none() {
             outcome.state.next_index = header.first_index;
         }
@@ -200,7 +202,8 @@ fn install(writer: &mut Writer, outcome: Outcome) -> Result<Recovered, OpenError
     if let Some((file, offset)) = loss {
         let file_name = file.file_name().map(|name| name.to_string_lossy().into_owned());
         let acknowledged_index = state.acknowledged_index.max(last_good_index);
-        let note = Note { file_name: file_name.unwrap_or_default(), offset, last_good_index, acknowledged_index };
+        let note =
+            Note { file_name: file_name.unwrap_or_default(), offset, last_good_index, acknowledged_index };
         state.carried.loss = Some(note.merge(state.carried.loss.take()));
     }
     let damage = match (&state.carried.loss, &last) {

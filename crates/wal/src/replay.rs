@@ -28,7 +28,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// `false`: an entry that does not follow the last one.
+    /// `false`: an entry or truncation that does not follow what is there.
     fn apply(&mut self, header: &Header, payload: &[u8]) -> bool {
         let payload = || Bytes::copy_from_slice(payload);
         match header.kind {
@@ -42,6 +42,9 @@ impl State {
             RecordKind::Vote => self.carried.vote = Some(payload()),
             RecordKind::Committed => self.carried.committed = Some(payload()),
             RecordKind::Truncate => {
+                if self.next_index.is_none_or(|next| next < header.index) {
+                    return false;
+                }
                 while self.entries.back().is_some_and(|entry| entry.index >= header.index) {
                     self.entries.pop_back();
                 }
@@ -145,7 +148,8 @@ pub(crate) fn look_beyond(file: &dyn DiskFile, seed: Seed, offset: u64) -> io::R
     while at + HEADER_SIZE_BYTES as u64 <= size {
         let take = LOOK_CHUNK_BYTES.min(size - at) as usize;
         let Some(chunk) = window.get(at, take)? else { break };
-        for bytes in chunk.get(..take).unwrap_or_default().windows(HEADER_SIZE_BYTES).step_by(ALIGNMENT_BYTES) {
+        for bytes in chunk.get(..take).unwrap_or_default().windows(HEADER_SIZE_BYTES).step_by(ALIGNMENT_BYTES)
+        {
             if let Some(header) = Header::decode(bytes, seed, at) {
                 beyond.note(&header, at);
                 if header.kind == RecordKind::Vote {

@@ -102,7 +102,8 @@ pub(crate) enum Name {
 impl Name {
     pub(crate) fn parse(name: &str) -> Name {
         let number = |digits: &str| {
-            let valid = digits.len() == 16 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            let valid =
+                digits.len() == 16 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
             if valid { u64::from_str_radix(digits, 16).ok() } else { None }
         };
         if let Some(sequence) = name.strip_prefix("wal-").and_then(number) {

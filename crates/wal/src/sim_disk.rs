@@ -175,7 +175,9 @@ impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let world = self.world.lock();
         let bytes = world.cache.file(self.file);
-        let Some(rest) = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)) else { return Ok(0) };
+        let Some(rest) = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)) else {
+            return Ok(0);
+        };
         let size = rest.len().min(buffer.len());
         if let (Some(to), Some(from)) = (buffer.get_mut(..size), rest.get(..size)) {
             to.copy_from_slice(from);

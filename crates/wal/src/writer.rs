@@ -5,7 +5,7 @@
 //! what an earlier sync covered. A segment gets its name after its header is synced; the directory is synced before
 //! anything is acknowledged from it. Files leave oldest first, one directory sync each, so what stays is always a
 //! suffix. After one failure nothing is written again.
-//! Not here: reading a directory back (recovery.rs), threads and queues (handle.rs), spare files (spare.rs).
+//! Not here: what is refused (request.rs), reading a directory back (recovery.rs), threads and queues (handle.rs), spare files (spare.rs).
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,13 +14,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::api::{Config, Done, Entry, Metrics};
-use crate::damage::{NOTE_SIZE_BYTES_MAX, Note};
+use crate::api::{Config, Done};
+use crate::damage::Note;
 use crate::disk::{DirectoryLock, Disk, DiskFile};
 use crate::handle::Shared;
 use crate::index::Segment;
 use crate::planted::{self, Bug};
 use crate::record::{self, RecordKind, Seed};
+use crate::request::{Bounds, Request};
 use crate::segment::{self, write_full};
 use crate::spare::Spares;
 
@@ -30,41 +31,6 @@ const BATCH_SIZE_BYTES_MAX: usize = 4 << 20;
 const FILL_SLICE_BYTES_MAX: u64 = 256 << 10;
 /// Zeros behind each batch, so that the end of a log in a recycled file does not look like a torn record.
 const TERMINATOR_SIZE_BYTES: u64 = record::HEADER_SIZE_BYTES as u64;
-
-/// Largest payload of a vote, a commit hint or a purge, for a segment size.
-fn state_payload_bytes_max(segment_size_bytes: u64) -> u64 {
-    (segment_size_bytes / 16).min(64 << 10)
-}
-
-/// Largest payload of an entry: what surely fits behind the header, the carried records and a mark.
-pub(crate) fn entry_payload_bytes_max(segment_size_bytes: u64) -> u64 {
-    let state = record::size_bytes(state_payload_bytes_max(segment_size_bytes) as usize);
-    let records = 2 * record::HEADER_SIZE_BYTES + record::ALIGNMENT_BYTES;
-    let note = record::size_bytes(NOTE_SIZE_BYTES_MAX);
-    segment_size_bytes - segment::HEADER_SIZE_BYTES - 3 * state - note - records as u64
-}
-
-pub(crate) enum Request {
-    Append(Vec<Entry>),
-    Vote(Bytes),
-    Committed(Bytes),
-    Truncate(u64),
-    Purge(u64, Bytes),
-    Healed,
-}
-
-impl Request {
-    /// Payload only.
-    pub(crate) fn size_bytes(&self) -> u64 {
-        match self {
-            Request::Append(entries) => entries.iter().map(|entry| entry.payload.len() as u64).sum(),
-            Request::Vote(payload) | Request::Committed(payload) | Request::Purge(_, payload) => {
-                payload.len() as u64
-            }
-            Request::Truncate(_) | Request::Healed => 0,
-        }
-    }
-}
 
 /// What killed the log; every later request gets it.
 #[derive(Clone, Debug)]
@@ -209,7 +175,12 @@ impl Writer {
 
     /// Puts the request into the batch; `Some`: refused, the log is unharmed.
     fn accept(&mut self, request: Request) -> Result<Option<io::Error>, Failure> {
-        if let Some(refusal) = self.refusal(&request) {
+        let bounds = Bounds {
+            segment_size_bytes: self.config.segment_size_bytes,
+            next_index: self.next_index,
+            purged_index: self.carried.purged.as_ref().map(|(purged, _)| *purged),
+        };
+        if let Some(refusal) = request.refusal(&bounds) {
             return Ok(Some(io::Error::new(io::ErrorKind::InvalidInput, refusal)));
         }
         self.repair()?;
@@ -250,43 +221,6 @@ impl Writer {
             }
         }
         Ok(None)
-    }
-
-    /// Why the request breaks the caller's side of the contract.
-    fn refusal(&self, request: &Request) -> Option<String> {
-        let state_max = state_payload_bytes_max(self.config.segment_size_bytes);
-        let too_large = |payload: &Bytes, max: u64| {
-            let refusal = || format!("payload of {} bytes, limit is {max}", payload.len());
-            (payload.len() as u64 > max).then(refusal)
-        };
-        match request {
-            Request::Append(entries) => self.append_refusal(entries),
-            Request::Vote(payload) | Request::Committed(payload) => too_large(payload, state_max),
-            Request::Truncate(from_index) => {
-                let purged = self.carried.purged.as_ref().map(|(purged, _)| *purged);
-                let refusal = |purged| format!("truncate from {from_index}, purged up to {purged}");
-                purged.filter(|purged| from_index <= purged).map(refusal)
-            }
-            Request::Purge(u64::MAX, _) => Some("purge up to the largest index".to_owned()),
-            Request::Purge(_, payload) => too_large(payload, state_max),
-            Request::Healed => None,
-        }
-    }
-
-    fn append_refusal(&self, entries: &[Entry]) -> Option<String> {
-        let limit = entry_payload_bytes_max(self.config.segment_size_bytes);
-        let mut next = self.next_index;
-        for entry in entries {
-            if next.is_some_and(|next| next != entry.index) || entry.index == u64::MAX {
-                return Some(format!("append of index {}, expected {next:?}", entry.index));
-            }
-            if entry.payload.len() as u64 > limit {
-                let size_bytes = entry.payload.len();
-                return Some(format!("entry {} is {size_bytes} bytes, limit is {limit}", entry.index));
-            }
-            next = Some(entry.index + 1);
-        }
-        None
     }
 
     /// Returns the record's offset in the segment.
@@ -445,18 +379,25 @@ impl Writer {
         let seed = Seed::new(sequence, salt);
         self.encode_carried(&mut bytes, seed);
         let position = bytes.len() as u64;
-        bytes.resize(bytes.len() + TERMINATOR_SIZE_BYTES as usize, 0);
-
-        let spare = self.spares.take(&*self.disk, &self.config.dir).map_err(|error| failed("create", &error))?;
+        let spare =
+            self.spares.take(&*self.disk, &self.config.dir).map_err(|error| failed("create", &error))?;
+        let mut zeros = TERMINATOR_SIZE_BYTES;
+        if self.config.fsync && spare.filled_bytes < self.fill_slice_bytes() {
+            // No spare was ready: begin with a slice that filling ahead can stay in front of.
+            zeros = zeros.max(self.fill_slice_bytes() - position);
+        }
+        bytes.resize((position + zeros) as usize, 0);
         write_full(&*spare.file, &bytes, 0).map_err(|error| failed("write", &error))?;
         if self.config.fsync && !planted::is(Bug::NameBeforeHeader) {
             spare.file.sync_data().map_err(|error| failed("sync", &error))?;
         }
         self.disk.rename(&spare.path, &path).map_err(|error| failed("rename", &error))?;
         if self.config.fsync && !planted::is(Bug::DirectoryNotSynced) {
-            self.disk.sync_directory(&self.config.dir).map_err(|error| failed("sync directory of", &error))?;
+            self.disk
+                .sync_directory(&self.config.dir)
+                .map_err(|error| failed("sync directory of", &error))?;
         }
-        let filled_bytes = spare.filled_bytes.max(position);
+        let filled_bytes = spare.filled_bytes.max(position + zeros);
         let segment = Segment::new(path.clone(), Arc::clone(&spare.file), seed, self.next_index);
         self.shared.index.write().begin_segment(segment);
         self.active = Some(Active { sequence, path, file: spare.file, seed, position, filled_bytes });
@@ -566,17 +507,5 @@ impl Writer {
             self.die(Failure::new("fill ahead in", &self.config.dir.clone(), &error));
             false
         })
-    }
-}
-
-impl Metrics {
-    fn observe_fsync(&mut self, duration_s: f64) {
-        self.fsync_count += 1;
-        self.fsync_sum_s += duration_s;
-        let bucket = crate::FSYNC_BUCKETS_S.iter().position(|bound| duration_s <= *bound);
-        let last = self.fsync_buckets.len() - 1;
-        if let Some(count) = self.fsync_buckets.get_mut(bucket.unwrap_or(last)) {
-            *count += 1;
-        }
     }
 }

@@ -3,6 +3,8 @@
 //! Always holds: the seed is printed when something is found. `WAL_CRASH_STATES` asks for more states,
 //! `WAL_CRASH_SEED` for another start.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps in vain fails, as it should")]
+
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }

@@ -2,6 +2,8 @@
 //!
 //! Always holds: each test has a directory of its own. Not here: crashes (crash_points.rs).
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps in vain fails, as it should")]
+
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
 

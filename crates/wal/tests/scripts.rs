@@ -3,6 +3,8 @@
 //! Always holds: each script runs on a simulated disk with small segments, without threads. Not here: all crash
 //! points (crash_points.rs), the real disk (real_disk.rs).
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps in vain fails, as it should")]
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -48,7 +50,9 @@ fn describe_recovered(recovered: &Recovered) -> String {
     let mut words = vec![describe(&recovered.entries)];
     words.extend(recovered.vote.as_ref().map(|vote| format!("vote {}", text(vote))));
     words.extend(recovered.committed.as_ref().map(|committed| format!("committed {}", text(committed))));
-    words.extend(recovered.purged.as_ref().map(|(index, payload)| format!("purged {index} {}", text(payload))));
+    words.extend(
+        recovered.purged.as_ref().map(|(index, payload)| format!("purged {index} {}", text(payload))),
+    );
     match &recovered.damage {
         Damage::None => {}
         Damage::TornTail { .. } => words.push("torn".to_owned()),
@@ -282,7 +286,7 @@ fn purging_recycles_whole_segments_and_keeps_the_rest() {
          read 50        -> error: entry 50 was purged, the log starts at 51
          read 51..99    -> 51..60
          idle
-         segments       -> 1 and 1 spare
+         segments       -> 1 and 2 spare
          crash
          open           -> 51..60, vote a, purged 50 p
          purge 40 q

@@ -211,7 +211,7 @@ impl Moment {
 pub struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -221,7 +221,7 @@ impl Random {
 
     /// In `0..below`; 0 for 0.
     pub fn below(&mut self, below: u64) -> u64 {
-        self.next().checked_rem(below).unwrap_or(0)
+        self.number().checked_rem(below).unwrap_or(0)
     }
 
     fn fate(&mut self, pending: &Pending) -> Fate {
