@@ -23,7 +23,12 @@ pub enum DecodeError {
 /// Reads one YAML document, of which JSON is one form. Returns the tree and complaints about repeated members.
 pub fn decode(bytes: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
     let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_events: EVENTS_MAX, max_aliases: 10_000, max_anchors: 10_000 },
+        budget: serde_saphyr::budget! {
+            max_depth: DEPTH_MAX + 1, // so that ours is met first
+            max_events: EVENTS_MAX,
+            max_aliases: 10_000,
+            max_anchors: 10_000,
+        },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: EVENTS_MAX },
         duplicate_keys: DuplicateKeyPolicy::LastWins,
         merge_keys: MergeKeyPolicy::Merge,
