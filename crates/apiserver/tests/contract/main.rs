@@ -1,0 +1,9 @@
+//! What clients may rely on, asked over the in-process service of a server on a fake store.
+//!
+//! Nothing here names an internal API: requests go in, answers come out.
+
+mod client;
+mod fake_etcd;
+mod reads;
+mod watches;
+mod writes;
