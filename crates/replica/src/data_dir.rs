@@ -15,6 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, BufMut, Bytes};
+use parking_lot::Mutex;
 
 use crate::start::StartError;
 
@@ -30,7 +31,7 @@ pub struct Identity {
 /// An opened and locked directory.
 pub(crate) struct DataDir {
     root: PathBuf,
-    _lock: File,
+    lock: Mutex<Option<File>>,
 }
 
 impl DataDir {
@@ -48,10 +49,15 @@ impl DataDir {
             .open(&path)
             .map_err(wrap)?;
         match lock.try_lock() {
-            Ok(()) => Ok(DataDir { root, _lock: lock }),
+            Ok(()) => Ok(DataDir { root, lock: Mutex::new(Some(lock)) }),
             Err(fs::TryLockError::WouldBlock) => Err(StartError::Locked { path }),
             Err(fs::TryLockError::Error(source)) => Err(StartError::Io { path, source }),
         }
+    }
+
+    /// Lets another process (or a later life of this member) have the directory.
+    pub(crate) fn unlock(&self) {
+        *self.lock.lock() = None;
     }
 
     pub(crate) fn wal(&self) -> PathBuf {

@@ -193,7 +193,7 @@ impl Handle {
         if !inner.leads() {
             return Err(MembershipError::NotLeader);
         }
-        let voter = inner.state.with_core(|core| core.position.membership.voter_ids().any(|id| id == to));
+        let voter = inner.raft.metrics().borrow_watched().membership_config.voter_ids().any(|id| id == to);
         if !voter {
             return Err(MembershipError::BadTransferee);
         }
@@ -609,6 +609,8 @@ impl Inner {
         let stopped = tokio::task::spawn_blocking(move || {
             blocking.flusher.stop(flush);
             blocking.log.wal().close();
+            blocking.state.with_core(|core| core.file.close());
+            blocking.data_dir.unlock();
         });
         if stopped.await.is_err() {
             tracing::error!("stopping the disk threads panicked");

@@ -46,7 +46,6 @@ pub use read_index::ReadError;
 pub use start::{StartError, start};
 /// Bounds of `Metrics::wal.fsync_buckets`, in seconds.
 pub use wal::FSYNC_BUCKETS_S;
-pub use wal::FSYNC_BUCKETS_S;
 
 pub(crate) type Raft = openraft::Raft<raft_types::TypeConfig, state_machine::StateMachine>;
 

@@ -63,8 +63,11 @@ const READY_PERCENT: u64 = 90;
 impl Inner {
     /// The local view: applied membership with published names and URLs, by id.
     pub(crate) fn members(&self) -> Vec<Member> {
+        let logged = self.raft.metrics().borrow_watched().membership_config.clone();
         self.state.with_core(|core| {
-            let membership = core.position.membership.membership();
+            let applied = core.position.membership.membership();
+            // A new cluster knows its members before it has applied anything.
+            let membership = if core.position.applied.is_none() { logged.membership() } else { applied };
             let voters: BTreeSet<u64> = membership.voter_ids().collect();
             let member = |(id, node): (&u64, &Node)| {
                 let attributes = core.store.member_attributes(*id);

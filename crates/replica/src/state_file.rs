@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 use mvcc::{Records, RecordsError, Revision, Row};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
 use crate::codec::{self, CodecError};
@@ -43,6 +43,8 @@ pub enum StateFileError {
         #[source]
         source: std::io::Error,
     },
+    #[error("state file {path} is closed, the member has stopped")]
+    Closed { path: PathBuf },
     #[error("state file {path} has format {found}, this version reads format {FORMAT_VERSION}")]
     Format { path: PathBuf, found: u8 },
     #[error("state file {path} is damaged: {source}")]
@@ -93,8 +95,9 @@ impl Position {
 /// An open state file. Cheap to read from any thread.
 pub(crate) struct StateFile {
     path: PathBuf,
-    database: Database,
-    reader: RwLock<Arc<Reader>>,
+    /// Used by the one writer; `None` after `close`.
+    database: Mutex<Option<Database>>,
+    reader: RwLock<Option<Arc<Reader>>>,
 }
 
 struct Reader {
@@ -114,11 +117,14 @@ impl StateFile {
             .create(path)
             .map_err(|error| wrap(error.into()))?;
         create_tables(&database).map_err(wrap)?;
-        let reader = Reader::new(&database).map_err(wrap)?;
-        let file = StateFile { path: path.to_owned(), database, reader: RwLock::new(Arc::new(reader)) };
-        let format = meta_row(path, &file.reader(), FORMAT_KEY)?;
+        let reader = Arc::new(Reader::new(&database).map_err(wrap)?);
+        let format = meta_row(path, &reader, FORMAT_KEY)?;
         match format.as_deref() {
-            Some([FORMAT_VERSION]) => Ok(file),
+            Some([FORMAT_VERSION]) => Ok(StateFile {
+                path: path.to_owned(),
+                database: Mutex::new(Some(database)),
+                reader: RwLock::new(Some(reader)),
+            }),
             found => Err(StateFileError::Format {
                 path: path.to_owned(),
                 found: found.and_then(|bytes| bytes.first()).copied().unwrap_or(0),
@@ -143,29 +149,41 @@ impl StateFile {
         position: &Position,
         durable: bool,
     ) -> Result<(), StateFileError> {
-        let mut transaction = self.database.begin_write().map_err(|error| self.wrap(error))?;
+        let database = self.database.lock();
+        let database = database.as_ref().ok_or_else(|| self.closed())?;
+        let mut transaction = database.begin_write().map_err(|error| self.wrap(error))?;
         let durability = if durable { Durability::Immediate } else { Durability::None };
         transaction.set_durability(durability).expect("no savepoint is ever made");
         transaction.set_quick_repair(durable);
         write_rows(&transaction, rows).map_err(|error| self.wrap(error))?;
         write_position(&transaction, position).map_err(|error| self.wrap(error))?;
         transaction.commit().map_err(|error| self.wrap(error))?;
-        let reader = Reader::new(&self.database).map_err(|error| self.wrap(error))?;
-        *self.reader.write() = Arc::new(reader);
+        let reader = Reader::new(database).map_err(|error| self.wrap(error))?;
+        *self.reader.write() = Some(Arc::new(reader));
         Ok(())
     }
 
-    pub(crate) fn position(&self) -> Result<Position, StateFileError> {
-        position(&self.path, &self.reader())
+    /// Gives the file back, for a member that stops. Views that are still held keep it open.
+    pub(crate) fn close(&self) {
+        *self.reader.write() = None;
+        *self.database.lock() = None;
     }
 
-    fn reader(&self) -> Arc<Reader> {
-        self.reader.read().clone()
+    pub(crate) fn position(&self) -> Result<Position, StateFileError> {
+        position(&self.path, &*self.reader()?)
+    }
+
+    fn reader(&self) -> Result<Arc<Reader>, StateFileError> {
+        self.reader.read().clone().ok_or_else(|| self.closed())
+    }
+
+    fn closed(&self) -> StateFileError {
+        StateFileError::Closed { path: self.path.clone() }
     }
 
     /// A frozen view: stays as it is while transactions go on. Pins pages, so it must not be kept for long.
     pub(crate) fn view(&self) -> Result<StateView, StateFileError> {
-        let reader = self.reader();
+        let reader = self.reader()?;
         let position = position(&self.path, &reader)?;
         Ok(StateView { path: self.path.clone(), reader, position })
     }
@@ -219,23 +237,24 @@ impl StateView {
 
 impl Records for StateFile {
     fn read(&self, revision: Revision) -> Result<Option<Bytes>, RecordsError> {
-        let found = self
-            .reader()
-            .records
-            .get(record_key(revision))
-            .map_err(|error| RecordsError::Read(Arc::new(error)))?;
+        let reader = self.reader().map_err(unreadable)?;
+        let found = reader.records.get(record_key(revision)).map_err(unreadable)?;
         Ok(found.map(|guard| Bytes::copy_from_slice(guard.value())))
     }
 
     fn scan(&self, from: Revision, rows_max: usize) -> Result<Vec<(Revision, Bytes)>, RecordsError> {
-        let wrap = |error| RecordsError::Read(Arc::new(error));
+        let reader = self.reader().map_err(unreadable)?;
         let mut rows = Vec::new();
-        for row in self.reader().records.range(record_key(from)..).map_err(wrap)?.take(rows_max) {
-            let (key, value) = row.map_err(wrap)?;
+        for row in reader.records.range(record_key(from)..).map_err(unreadable)?.take(rows_max) {
+            let (key, value) = row.map_err(unreadable)?;
             rows.push((revision(key.value()), Bytes::copy_from_slice(value.value())));
         }
         Ok(rows)
     }
+}
+
+fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> RecordsError {
+    RecordsError::Read(Arc::new(error))
 }
 
 impl Reader {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::rig::{Cluster, try_put};
+use crate::rig::{Cluster, eventually, try_put};
 
 fn very_short_log(config: &mut replica::Config) {
     config.snapshot_count = 50;
@@ -44,8 +44,12 @@ async fn load(duration: Duration, restarts: u32) {
     let started = Instant::now();
     for restart in 0..restarts {
         let victim = (steady + 1 + restart as usize % 2) % 3;
+        let left_at = cluster.handle(victim).status().applied_index;
         cluster.kill(victim).await;
-        tokio::time::sleep(duration / (2 * restarts)).await;
+        eventually("the log to be cut beyond the member that is away", || {
+            (cluster.handle(steady).status().purged_index > left_at + 50).then_some(())
+        })
+        .await;
         cluster.launch(victim).await;
         tokio::time::sleep(duration / (2 * restarts)).await;
     }

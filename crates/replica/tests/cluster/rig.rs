@@ -56,6 +56,11 @@ impl Cluster {
     }
 
     pub(crate) fn prepare(size: usize, tweak: fn(&mut Config)) -> Cluster {
+        // `RUST_LOG=openraft=warn,replica=debug` shows what happened; another test may have set it up already.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let directory = tempfile::tempdir().unwrap();
         let token = directory.path().display().to_string();
         let member = |index: usize| {
