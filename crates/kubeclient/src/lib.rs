@@ -9,6 +9,8 @@ mod body;
 mod client;
 mod error;
 mod event;
+#[cfg(test)]
+mod fake;
 mod framing;
 mod informer;
 mod kubeconfig;

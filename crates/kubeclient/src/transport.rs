@@ -77,3 +77,6 @@ impl std::fmt::Debug for Transport {
         f.write_str("Transport")
     }
 }
+
+#[cfg(test)]
+mod tests;
