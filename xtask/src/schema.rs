@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     /// `src` folder of the crate k8s-pb of the same version
     #[arg(long)]
     protobuf: PathBuf,
-    /// Output of `go run .` in xtask/presence
+    /// Output of `go run . presence` in xtask/go
     #[arg(long)]
     presence: PathBuf,
     /// Version that the table describes, such as 1.35

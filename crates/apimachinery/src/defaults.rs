@@ -180,12 +180,11 @@ fn depending(type_name: &str, members: &mut Object) {
         "flowcontrol.v1.LimitResponse" if text(members, "type") == "Queue" => {
             set_missing(members, "queuing", || json!({}));
         }
-        "resource.v1.ExactDeviceRequest" => {
+        "resource.v1.ExactDeviceRequest"
             if text(members, "allocationMode") == "ExactCount"
-                && members.get("count").is_none_or(json::is_zero)
-            {
-                members.insert("count".to_owned(), 1.into());
-            }
+                && members.get("count").is_none_or(json::is_zero) =>
+        {
+            members.insert("count".to_owned(), 1.into());
         }
         _ => {}
     }

@@ -44,9 +44,14 @@ pub fn update(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> 
 }
 
 /// Judges an object whose status is to change; the rest is the old object's.
-pub fn update_status(_resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
+pub fn update_status(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     metadata::update(new, old, &mut errors);
+    match resource.type_name {
+        "core.v1.Pod" => pod::status(&new["status"], &mut errors),
+        "core.v1.Node" => objects::node_status(&new["status"], &mut errors),
+        _ => {}
+    }
     errors
 }
 

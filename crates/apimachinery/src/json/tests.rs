@@ -216,6 +216,13 @@ fn complaints_are_bounded() {
     assert_eq!(prune(Schema::builtin(), "core.v1.Pod", &mut value).unwrap().len(), COMPLAINTS_MAX);
 }
 
+#[test]
+fn small_documents_cannot_become_huge_objects() {
+    let containers = vec!["{}"; 300_000].join(",");
+    let error = read("core.v1.PodSpec", &format!("{{\"containers\":[{containers}]}}"));
+    assert_eq!(error, "error: more than 200000 values are missing");
+}
+
 proptest::proptest! {
     /// Pruning twice is pruning once, and no input makes it panic.
     #[test]

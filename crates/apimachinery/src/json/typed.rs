@@ -7,6 +7,9 @@ use super::{COMPLAINTS_MAX, item, member, prefix};
 use crate::schema::{Field, Kind, Schema, Type};
 use crate::{Object, Value, quantity, time};
 
+/// Most values that are added to one document: `{}` in a list can stand for a struct of a hundred times its size.
+const ZEROS_MAX: usize = 200_000;
+
 /// The tree does not fit the type. The texts are those of Go's decoder.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TypeError {
@@ -28,7 +31,7 @@ fn place(owner: &str, path: &str) -> String {
 /// `unknown field "spec.containers[0].foo"`, at most [`COMPLAINTS_MAX`] of them.
 pub fn prune(schema: &Schema, type_name: &str, value: &mut Value) -> Result<Vec<String>, TypeError> {
     let type_ = schema.type_(type_name).ok_or_else(|| TypeError::NoSuchType(type_name.to_owned()))?;
-    let mut walk = Walk { schema, unknown: Vec::new() };
+    let mut walk = Walk { schema, unknown: Vec::new(), zeros: 0 };
     walk.object(type_, value)?;
     Ok(walk.unknown.into_iter().map(|path| format!("unknown field \"{path}\"")).collect())
 }
@@ -37,6 +40,8 @@ struct Walk<'a> {
     schema: &'a Schema,
     /// Paths of unknown members, completed from the inside out as parents end
     unknown: Vec<String>,
+    /// Values that nobody sent
+    zeros: usize,
 }
 
 impl Walk<'_> {
@@ -56,7 +61,11 @@ impl Walk<'_> {
                 && let Some(zero) = self.zero(&field.kind)
             {
                 members.insert(field.name.to_owned(), zero);
+                self.zeros += 1;
             }
+        }
+        if self.zeros > ZEROS_MAX {
+            return Err(TypeError::Malformed(format!("more than {ZEROS_MAX} values are missing")));
         }
         Ok(())
     }
@@ -166,7 +175,7 @@ impl Walk<'_> {
 
 /// What Go writes for a value of this kind that nobody set; `None` where that is null.
 pub(crate) fn zero(schema: &Schema, kind: &Kind) -> Option<Value> {
-    Walk { schema, unknown: Vec::new() }.zero(kind)
+    Walk { schema, unknown: Vec::new(), zeros: 0 }.zero(kind)
 }
 
 /// Whether Go leaves this value out of the JSON of a field that is no pointer.

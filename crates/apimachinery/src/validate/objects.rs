@@ -67,14 +67,9 @@ pub(super) fn update(resource: &Resource, new: &Value, old: &Value, errors: &mut
                 errors.push(FieldError::forbidden(&Path::new("spec.providerID"), why));
             }
         }
-        "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => {
-            if new.get("roleRef") != old.get("roleRef") {
-                errors.push(FieldError::invalid(
-                    &Path::new("roleRef"),
-                    new["roleRef"].clone(),
-                    "cannot change roleRef",
-                ));
-            }
+        "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" if new.get("roleRef") != old.get("roleRef") => {
+            let given = new["roleRef"].clone();
+            errors.push(FieldError::invalid(&Path::new("roleRef"), given, "cannot change roleRef"));
         }
         "storage.v1.StorageClass" => {
             forbidden("parameters", "updates to parameters are forbidden.", errors);
@@ -230,6 +225,18 @@ fn taints(spec: &Value, errors: &mut Vec<FieldError>) {
             let at = path.index(index);
             let shown = format!("{}={}:{}", of("key"), of("value"), of("effect"));
             errors.push(FieldError::duplicate(&at, shown));
+        }
+    }
+}
+
+pub(super) fn node_status(status: &Value, errors: &mut Vec<FieldError>) {
+    let path = Path::new("status");
+    for list in ["capacity", "allocatable"] {
+        for (name, amount) in status[list].as_object().into_iter().flatten() {
+            if Quantity::from_value(amount).is_ok_and(Quantity::is_negative) {
+                let list_path = path.child(list);
+                errors.push(FieldError::invalid(&list_path.key(name), amount.clone(), super::NOT_NEGATIVE));
+            }
         }
     }
 }

@@ -228,6 +228,16 @@ pub(super) fn node_selector_requirement(
     );
 }
 
+pub(super) fn status(status: &Value, errors: &mut Vec<FieldError>) {
+    let node = status["nominatedNodeName"].as_str().unwrap_or_default();
+    if !node.is_empty() {
+        let path = Path::new("status.nominatedNodeName");
+        errors.extend(
+            names::dns1123_subdomain(node).into_iter().map(|why| FieldError::invalid(&path, node, why)),
+        );
+    }
+}
+
 /// What an update may change in a pod's spec; everything else must stay.
 pub(super) fn update(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
     const SPEC: Path<'static> = Path::new("spec");

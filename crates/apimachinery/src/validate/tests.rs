@@ -399,6 +399,22 @@ fn what_may_not_change_is_named() {
 }
 
 #[test]
+fn a_status_is_judged_on_its_own_path() {
+    for (path, status, expected) in [
+        ("v1/pods", json!({"phase": "Running"}), ""),
+        (
+            "v1/nodes",
+            json!({"capacity": {"cpu": "-1"}}),
+            "status.capacity[cpu]: Invalid value: \"-1\": must be greater than or equal to 0",
+        ),
+    ] {
+        let old = json!({"metadata": {"name": "a"}});
+        let new = json!({"metadata": {"name": "a"}, "status": status});
+        assert_eq!(lines(update_status(resource(path), &new, &old)), expected);
+    }
+}
+
+#[test]
 fn every_row_names_a_field_of_its_type() {
     for (type_name, rules) in rows::ROWS {
         let type_ = Schema::builtin().type_(type_name).unwrap_or_else(|| panic!("{type_name}"));

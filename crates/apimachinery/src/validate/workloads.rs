@@ -13,7 +13,7 @@ fn template_labels(spec: &Object) -> Option<&Object> {
     object(object(object(spec, "template")?, "metadata")?, "labels")
 }
 
-fn restart_policy<'a>(spec: &'a Object) -> &'a str {
+fn restart_policy(spec: &Object) -> &str {
     let pod = object(spec, "template").and_then(|template| object(template, "spec"));
     pod.map_or("", |pod| text(pod, "restartPolicy"))
 }

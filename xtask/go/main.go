@@ -1,11 +1,17 @@
-// Prints what only the Go types know about each JSON field of the Kubernetes API: whether it is a pointer and whether
-// an empty value is left out. `cargo run -p xtask -- schema` reads the output; nothing else uses Go.
+// What only Kubernetes' Go types can say. Run by hand when the served version changes; nothing else uses Go.
 //
-// One line per field: type, JSON name, "pointer" or "value", "omit" or "keep", or "inline" for an embedded struct.
+// `go run . presence` prints, for each JSON field, whether it is a pointer and whether an empty value is left out; `cargo
+// run -p xtask -- schema` reads it. One line per field: type, JSON name, "pointer" or "value", "omit" or "keep", or
+// "inline" for an embedded struct.
+//
+// `go run . vectors` reads lines with "apiVersion", "kind" and "sent", and adds what Go makes of each: "json" and
+// "protobuf". crates/apimachinery compares itself with them.
 package main
 
 import (
 	"bufio"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path"
@@ -37,6 +43,7 @@ import (
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	apiregistration "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
@@ -47,6 +54,65 @@ func typeName(t reflect.Type) string {
 }
 
 func main() {
+	switch {
+	case len(os.Args) == 2 && os.Args[1] == "presence":
+		presence(newScheme())
+	case len(os.Args) == 2 && os.Args[1] == "vectors":
+		if err := vectors(newScheme()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	default:
+		fmt.Fprintln(os.Stderr, "usage: go run . presence | vectors")
+		os.Exit(2)
+	}
+}
+
+type vector struct {
+	APIVersion string          `json:"apiVersion"`
+	Kind       string          `json:"kind"`
+	Sent       json.RawMessage `json:"sent"`
+	JSON       json.RawMessage `json:"json"`
+	Protobuf   string          `json:"protobuf"`
+}
+
+func vectors(scheme *runtime.Scheme) error {
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var v vector
+		if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
+			return err
+		}
+		version, err := schema.ParseGroupVersion(v.APIVersion)
+		if err != nil {
+			return err
+		}
+		object, err := scheme.New(version.WithKind(v.Kind))
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(v.Sent, object); err != nil {
+			return fmt.Errorf("%s: %w", v.Kind, err)
+		}
+		if v.JSON, err = json.Marshal(object); err != nil {
+			return err
+		}
+		bytes, err := object.(interface{ Marshal() ([]byte, error) }).Marshal()
+		if err != nil {
+			return err
+		}
+		v.Protobuf = hex.EncodeToString(bytes)
+		line, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		fmt.Println(string(line))
+	}
+	return lines.Err()
+}
+
+func newScheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		admission.AddToScheme, admissionregistration.AddToScheme, apps.AddToScheme, authentication.AddToScheme,
@@ -61,6 +127,10 @@ func main() {
 			os.Exit(1)
 		}
 	}
+	return scheme
+}
+
+func presence(scheme *runtime.Scheme) {
 	seen := map[reflect.Type]bool{}
 	var lines []string
 	var visit func(t reflect.Type)
