@@ -10,13 +10,15 @@ use mvcc::{Applied, Caller, Command, KeyRange, Put, RangeQuery};
 use replica::{Config, Handle, Identity, Member, ProposeError, cluster_id, member_id, start};
 use tokio_util::sync::CancellationToken;
 
-/// Ports of this file's clusters: 14000 and up, never the same twice in one run.
-static NEXT_PORT: AtomicU16 = AtomicU16::new(14_000);
+/// Ports are between 14000 and 14999, never the same twice in one run; runs begin at different places.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
 pub(crate) fn free_port() -> u16 {
+    let begin = u16::try_from(std::process::id() % 1_000).unwrap();
     loop {
-        let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
-        assert!(port < 15_000, "out of ports");
+        let taken = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        assert!(taken < 1_000, "out of ports");
+        let port = 14_000 + (begin + taken) % 1_000;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }

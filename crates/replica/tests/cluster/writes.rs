@@ -9,25 +9,30 @@ use replica::ProposeError;
 
 use crate::rig::{Cluster, eventually, get, get_here, put, try_put};
 
+/// A timeout that no test sits out: what is faster did not need it.
+fn slow_elections(config: &mut replica::Config) {
+    config.election_timeout_ms = 6_000;
+}
+
 #[tokio::test]
 async fn a_single_member_leads_at_once_and_answers() {
     let started = Instant::now();
-    let cluster = Cluster::start(1).await;
+    let cluster = Cluster::start_with(1, slow_elections).await;
     let elected = started.elapsed();
     assert_eq!(put(cluster.handle(0), "a", "1").await, 2);
     assert_eq!(get(cluster.handle(0), "a").await.as_deref(), Some("1"));
-    assert!(elected < Duration::from_millis(500), "led after {elected:?}");
+    assert!(elected < Duration::from_secs(3), "led after {elected:?}");
 }
 
 #[tokio::test]
 async fn three_members_that_start_together_have_a_leader_well_under_an_election_timeout() {
-    let mut cluster = Cluster::prepare(3, |_| {});
+    let mut cluster = Cluster::prepare(3, slow_elections);
+    let started = Instant::now();
     for index in 0..3 {
         cluster.launch(index).await;
     }
-    let started = Instant::now();
     cluster.leader().await;
-    assert!(started.elapsed() < Duration::from_millis(700), "took {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(3), "took {:?}", started.elapsed());
 }
 
 #[tokio::test]
@@ -100,7 +105,7 @@ async fn the_cluster_goes_on_when_the_leader_dies_and_loses_nothing_acknowledged
     let died = Instant::now();
     let survivor = cluster.running()[0];
     put(cluster.handle(survivor), "after", "y").await;
-    assert!(died.elapsed() < Duration::from_secs(4), "a new leader after {:?}", died.elapsed());
+    assert!(died.elapsed() < Duration::from_secs(8), "a new leader after {:?}", died.elapsed());
     for n in 0..50 {
         assert_eq!(get(cluster.handle(survivor), &format!("before{n}")).await.as_deref(), Some("x"));
     }
@@ -110,7 +115,7 @@ async fn the_cluster_goes_on_when_the_leader_dies_and_loses_nothing_acknowledged
 
 #[tokio::test]
 async fn leadership_moves_on_request_and_on_a_clean_stop() {
-    let mut cluster = Cluster::start(3).await;
+    let mut cluster = Cluster::start_with(3, slow_elections).await;
     let first = cluster.leader().await;
     let target = (first + 1) % 3;
     cluster.handle(first).move_leader(cluster.id(target)).await.unwrap();
@@ -119,7 +124,7 @@ async fn leadership_moves_on_request_and_on_a_clean_stop() {
     cluster.stop(target).await;
     let survivor = cluster.running()[0];
     put(cluster.handle(survivor), "a", "1").await;
-    assert!(stopped.elapsed() < Duration::from_millis(1_500), "took {:?}", stopped.elapsed());
+    assert!(stopped.elapsed() < Duration::from_secs(4), "took {:?}", stopped.elapsed());
 }
 
 #[tokio::test]
