@@ -12,34 +12,34 @@ use tower::ServiceExt;
 
 use crate::fake_etcd::FakeEtcd;
 
-pub struct Server {
-    pub api: ApiServer,
-    pub etcd: FakeEtcd,
+pub(crate) struct Server {
+    pub(crate) api: ApiServer,
+    pub(crate) etcd: FakeEtcd,
     _stop: DropGuard,
 }
 
-pub struct Answer {
-    pub code: u16,
-    pub headers: HeaderMap,
-    pub bytes: Bytes,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Bytes,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or_else(|error| panic!("{error}: {:?}", self.bytes))
     }
 
     /// Code and message, for errors.
-    pub fn error(&self) -> (u16, String) {
+    pub(crate) fn error(&self) -> (u16, String) {
         (self.code, self.json()["message"].as_str().unwrap_or_default().to_owned())
     }
 }
 
-pub async fn start() -> Server {
+pub(crate) async fn start() -> Server {
     start_on(FakeEtcd::new()).await
 }
 
-pub async fn start_on(etcd: FakeEtcd) -> Server {
+pub(crate) async fn start_on(etcd: FakeEtcd) -> Server {
     let stop = CancellationToken::new();
     let config = Config { authorization_modes: vec![AuthorizationMode::AlwaysAllow], ..Config::default() };
     let api = apiserver::start(config, etcd.client(), stop.clone()).await.unwrap();
@@ -47,10 +47,10 @@ pub async fn start_on(etcd: FakeEtcd) -> Server {
 }
 
 /// Waits at most this long for something that must come.
-pub const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(5);
 
 impl Server {
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: &str,
         path: &str,
@@ -79,41 +79,41 @@ impl Server {
         service.oneshot(request.body(body).unwrap()).await.unwrap()
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], "").await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send("POST", path, &[("content-type", "application/json")], body.to_string()).await
     }
 
-    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
         self.send("PUT", path, &[("content-type", "application/json")], body.to_string()).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send("DELETE", path, &[], "").await
     }
 
     /// `kind` is `json`, `merge` or `strategic-merge`.
-    pub async fn patch(&self, kind: &str, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn patch(&self, kind: &str, path: &str, body: &Value) -> Answer {
         let content_type = format!("application/{kind}-patch+json");
         self.send("PATCH", path, &[("content-type", &content_type)], body.to_string()).await
     }
 
     /// Creates a ConfigMap in `default` and gives it back.
-    pub async fn config_map(&self, name: &str, labels: Value) -> Value {
+    pub(crate) async fn config_map(&self, name: &str, labels: Value) -> Value {
         let body = json!({"metadata": {"name": name, "labels": labels}, "data": {"k": "v"}});
         let answer = self.post("/api/v1/namespaces/default/configmaps", &body).await;
         assert_eq!(answer.code, 201, "{:?}", answer.bytes);
         answer.json()
     }
 
-    pub async fn watch(&self, path: &str) -> Events {
+    pub(crate) async fn watch(&self, path: &str) -> Events {
         self.watch_as(path, "application/json").await
     }
 
-    pub async fn watch_as(&self, path: &str, accept: &str) -> Events {
+    pub(crate) async fn watch_as(&self, path: &str, accept: &str) -> Events {
         let response = self.open("GET", path, &[("accept", accept)], "").await;
         let code = response.status().as_u16();
         let headers = response.headers().clone();
@@ -121,16 +121,16 @@ impl Server {
     }
 }
 
-pub struct Events {
-    pub code: u16,
-    pub headers: HeaderMap,
+pub(crate) struct Events {
+    pub(crate) code: u16,
+    pub(crate) headers: HeaderMap,
     body: Body,
     read: Vec<u8>,
 }
 
 impl Events {
     /// The next event as a tree; None at the end of the stream.
-    pub async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.read.drain(..=end).collect();
@@ -151,7 +151,7 @@ impl Events {
     }
 
     /// The next length-prefixed frame of a protobuf watch.
-    pub async fn next_frame(&mut self) -> Option<Vec<u8>> {
+    pub(crate) async fn next_frame(&mut self) -> Option<Vec<u8>> {
         loop {
             if self.read.len() >= 4 {
                 let length = u32::from_be_bytes(self.read[..4].try_into().unwrap()) as usize;
@@ -166,14 +166,14 @@ impl Events {
     }
 
     /// `ADDED name`, `BOOKMARK` or `ERROR 410`.
-    pub async fn brief(&mut self) -> String {
+    pub(crate) async fn brief(&mut self) -> String {
         match self.next().await {
             None => "end".to_owned(),
             Some(event) => brief(&event),
         }
     }
 
-    pub async fn briefs(&mut self, count: usize) -> Vec<String> {
+    pub(crate) async fn briefs(&mut self, count: usize) -> Vec<String> {
         let mut briefs = Vec::new();
         for _ in 0..count {
             briefs.push(self.brief().await);
@@ -182,13 +182,13 @@ impl Events {
     }
 
     /// Nothing arrives for a short while.
-    pub async fn quiet(&mut self) -> bool {
+    pub(crate) async fn quiet(&mut self) -> bool {
         self.read.is_empty()
             && tokio::time::timeout(Duration::from_millis(150), self.body.frame()).await.is_err()
     }
 }
 
-pub fn brief(event: &Value) -> String {
+pub(crate) fn brief(event: &Value) -> String {
     let kind = event["type"].as_str().unwrap();
     match kind {
         "BOOKMARK" => kind.to_owned(),
@@ -198,13 +198,13 @@ pub fn brief(event: &Value) -> String {
 }
 
 /// The resource version of an object, a list or the object of an event.
-pub fn version(value: &Value) -> i64 {
+pub(crate) fn version(value: &Value) -> i64 {
     let metadata =
         if value["metadata"].is_object() { &value["metadata"] } else { &value["object"]["metadata"] };
     metadata["resourceVersion"].as_str().unwrap().parse().unwrap()
 }
 
-pub fn names(list: &Value) -> Vec<String> {
+pub(crate) fn names(list: &Value) -> Vec<String> {
     let items = list["items"].as_array().unwrap();
     items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }

@@ -19,7 +19,7 @@ use wire::etcdserverpb::watch_server::{Watch, WatchServer};
 use wire::mvccpb::{Event, KeyValue, event::EventType};
 
 #[derive(Clone)]
-pub struct FakeEtcd {
+pub(crate) struct FakeEtcd {
     state: Arc<Mutex<State>>,
     /// Length of the log.
     changed: watch::Sender<usize>,
@@ -36,23 +36,23 @@ struct State {
 
 /// What goes wrong next.
 #[derive(Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// The next write is applied, but its caller is told `Unavailable`.
-    pub lose_next_answer: bool,
+    pub(crate) lose_next_answer: bool,
     /// Watches are cut and refused while set.
-    pub cut_watches: bool,
+    pub(crate) cut_watches: bool,
 }
 
 type Rows = BTreeMap<Bytes, KeyValue>;
 
 impl FakeEtcd {
-    pub fn new() -> FakeEtcd {
+    pub(crate) fn new() -> FakeEtcd {
         let state = State { revision: 1, ..State::default() };
         FakeEtcd { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(0) }
     }
 
     /// A store whose first revisions are compacted away.
-    pub fn with_a_past() -> FakeEtcd {
+    pub(crate) fn with_a_past() -> FakeEtcd {
         let etcd = FakeEtcd::new();
         for _ in 0..10 {
             etcd.put("/registry/elsewhere", "x");
@@ -61,24 +61,24 @@ impl FakeEtcd {
         etcd
     }
 
-    pub fn client(&self) -> wire::Client {
+    pub(crate) fn client(&self) -> wire::Client {
         let routes = tonic::service::Routes::new(KvServer::new(self.clone()))
             .add_service(WatchServer::new(self.clone()))
             .add_service(LeaseServer::new(self.clone()));
         wire::Client::new(wire::Transport::local(routes))
     }
 
-    pub fn revision(&self) -> i64 {
+    pub(crate) fn revision(&self) -> i64 {
         self.state.lock().unwrap().revision
     }
 
-    pub fn with_faults(&self, change: impl FnOnce(&mut Faults)) {
+    pub(crate) fn with_faults(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.state.lock().unwrap().faults);
         self.changed.send_modify(|_| {});
     }
 
     /// Writes behind the API server's back.
-    pub fn put(&self, key: &str, value: &str) -> i64 {
+    pub(crate) fn put(&self, key: &str, value: &str) -> i64 {
         let put = pb::PutRequest {
             key: Bytes::from(key.to_owned()),
             value: Bytes::from(value.to_owned()),
@@ -94,13 +94,13 @@ impl FakeEtcd {
         revision
     }
 
-    pub fn value(&self, key: &str) -> Option<(String, i64)> {
+    pub(crate) fn value(&self, key: &str) -> Option<(String, i64)> {
         let rows = self.state.lock().unwrap().rows(i64::MAX);
         let row = rows.get(key.as_bytes())?;
         Some((String::from_utf8_lossy(&row.value).into_owned(), row.lease))
     }
 
-    pub fn compact(&self, revision: i64) {
+    pub(crate) fn compact(&self, revision: i64) {
         self.state.lock().unwrap().compacted = revision;
     }
 

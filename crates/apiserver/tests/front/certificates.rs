@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
-pub struct Pki {
+pub(crate) struct Pki {
     directory: tempfile::TempDir,
     root: Authority,
     cluster: Authority,
@@ -44,7 +44,7 @@ fn authority(name: &str, parent: Option<&Authority>) -> Authority {
 
 impl Pki {
     /// Writes `root.crt`, `server.crt` (with the cluster authority behind it) and `server.key`.
-    pub fn new() -> Pki {
+    pub(crate) fn new() -> Pki {
         let root = authority("root", None);
         let cluster = authority("cluster", Some(&root));
         let pki = Pki { directory: tempfile::tempdir().unwrap(), root, cluster, foreign: authority("foreign", None) };
@@ -59,23 +59,23 @@ impl Pki {
         pki
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         let directory: &Path = self.directory.path();
         directory.join(name)
     }
 
     /// A client that trusts the root and has no certificate.
-    pub fn nobody(&self) -> Arc<ClientConfig> {
+    pub(crate) fn nobody(&self) -> Arc<ClientConfig> {
         Arc::new(self.builder().with_no_client_auth())
     }
 
     /// A client whose certificate the cluster authority signed; it sends the authority along.
-    pub fn client(&self, common_name: &str, organization: &str) -> Arc<ClientConfig> {
+    pub(crate) fn client(&self, common_name: &str, organization: &str) -> Arc<ClientConfig> {
         self.with_certificate(common_name, organization, &self.cluster)
     }
 
     /// The same names from an authority that nobody trusts.
-    pub fn foreigner(&self, common_name: &str, organization: &str) -> Arc<ClientConfig> {
+    pub(crate) fn foreigner(&self, common_name: &str, organization: &str) -> Arc<ClientConfig> {
         self.with_certificate(common_name, organization, &self.foreign)
     }
 

@@ -13,46 +13,46 @@ use tower::ServiceExt;
 
 use crate::fake_etcd::FakeEtcd;
 
-pub const PODS: &str = "/api/v1/namespaces/default/pods";
+pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
 
-pub struct Member {
-    pub api: ApiServer,
+pub(crate) struct Member {
+    pub(crate) api: ApiServer,
     directory: tempfile::TempDir,
     _stop: DropGuard,
 }
 
-pub struct Answer {
-    pub code: u16,
-    pub headers: HeaderMap,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
 }
 
 impl Answer {
-    pub fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         self.body["message"].as_str().unwrap_or_default()
     }
 }
 
-pub fn jiang() -> User {
+pub(crate) fn jiang() -> User {
     User::new("jiang", &["dev", "system:authenticated"])
 }
 
-pub fn root() -> User {
+pub(crate) fn root() -> User {
     User::new("root", &["system:masters", "system:authenticated"])
 }
 
-pub fn body(text: impl Into<Bytes>) -> Body {
+pub(crate) fn body(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 impl Member {
-    pub async fn start(etcd: &FakeEtcd) -> Member {
+    pub(crate) async fn start(etcd: &FakeEtcd) -> Member {
         Member::start_with(etcd, Config::default()).await
     }
 
     /// Audits to a file of its own.
-    pub async fn start_with(etcd: &FakeEtcd, mut config: Config) -> Member {
+    pub(crate) async fn start_with(etcd: &FakeEtcd, mut config: Config) -> Member {
         let directory = tempfile::tempdir().unwrap();
         config.audit_log_path = Some(directory.path().join("audit.log"));
         let stop = CancellationToken::new();
@@ -60,7 +60,7 @@ impl Member {
         Member { api, directory, _stop: stop.drop_guard() }
     }
 
-    pub async fn send(&self, user: &User, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, user: &User, request: Request<Body>) -> Answer {
         let response = self.api.local(user.clone()).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
@@ -68,38 +68,38 @@ impl Member {
         Answer { code: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    pub async fn get(&self, user: &User, path: &str) -> Answer {
+    pub(crate) async fn get(&self, user: &User, path: &str) -> Answer {
         self.send(user, Request::get(path).body(body("")).unwrap()).await
     }
 
-    pub async fn post(&self, user: &User, path: &str, value: &Value) -> Answer {
+    pub(crate) async fn post(&self, user: &User, path: &str, value: &Value) -> Answer {
         let request = Request::post(path).header("content-type", "application/json");
         self.send(user, request.body(body(value.to_string())).unwrap()).await
     }
 
-    pub async fn delete(&self, user: &User, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, user: &User, path: &str) -> Answer {
         self.send(user, Request::delete(path).body(body("")).unwrap()).await
     }
 
     /// A role in `default` with one rule.
-    pub async fn role(&self, name: &str, group: &str, resource: &str, verbs: &[&str]) {
+    pub(crate) async fn role(&self, name: &str, group: &str, resource: &str, verbs: &[&str]) {
         let rule = json!({"verbs": verbs, "apiGroups": [group], "resources": [resource]});
         let answer =
             self.post(&root(), &format!("{RBAC}/roles"), &json!({"metadata": {"name": name}, "rules": [rule]})).await;
         assert_eq!(answer.code, 201, "{}", answer.body);
     }
 
-    pub async fn bind(&self, user: &User, role: &str, to: &str) -> Answer {
+    pub(crate) async fn bind(&self, user: &User, role: &str, to: &str) -> Answer {
         self.post(user, &format!("{RBAC}/rolebindings"), &binding(role, to)).await
     }
 
-    pub async fn unbind(&self, role: &str) {
+    pub(crate) async fn unbind(&self, role: &str) {
         let answer = self.delete(&root(), &format!("{RBAC}/rolebindings/{role}")).await;
         assert_eq!(answer.code, 200, "{}", answer.body);
     }
 
     /// All audit events, once one of them fits.
-    pub async fn audited(&self, fits: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn audited(&self, fits: impl Fn(&Value) -> bool) -> Value {
         let path: PathBuf = self.directory.path().join("audit.log");
         for _ in 0..300 {
             let text = std::fs::read_to_string(&path).unwrap();
@@ -114,7 +114,7 @@ impl Member {
 }
 
 /// A RoleBinding named like its role.
-pub fn binding(role: &str, to: &str) -> Value {
+pub(crate) fn binding(role: &str, to: &str) -> Value {
     json!({
         "metadata": {"name": role},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},

@@ -5,7 +5,7 @@
 
 mod certificates;
 #[path = "../contract/fake_etcd.rs"]
-#[allow(dead_code, reason = "the contract suite uses the rest")]
+#[allow(dead_code, unreachable_pub, reason = "the contract suite uses the rest")]
 mod fake_etcd;
 mod fixture;
 

@@ -45,8 +45,7 @@ fn probe(then: Then) -> (Arc<AtomicBool>, Body) {
     (read.clone(), Probe { read, then }.boxed_unsync())
 }
 
-fn create(body: Body) -> http::request::Builder {
-    drop(body);
+fn create() -> http::request::Builder {
     Request::post(PODS).header("content-type", "application/json")
 }
 
@@ -61,7 +60,7 @@ async fn of_all_that_is_wrong_the_first_stage_answers() {
     let holder = apiserver::User::new("holder", &[]);
     let (reading, endless) = probe(Then::Wait);
     let held = member.api.local(holder);
-    let request = Request::post(PODS).header("content-type", "application/json").body(endless).unwrap();
+    let request = create().body(endless).unwrap();
     let held = tokio::spawn(tower::ServiceExt::oneshot(held, request));
     while !reading.load(Ordering::SeqCst) {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -95,7 +94,7 @@ async fn the_body_of_a_request_that_may_not_be_is_never_read() {
     let etcd = FakeEtcd::new();
     let member = Member::start(&etcd).await;
     let (read, endless) = probe(Then::Wait);
-    let answer = member.send(&jiang(), create(body("")).body(endless).unwrap()).await;
+    let answer = member.send(&jiang(), create().body(endless).unwrap()).await;
     assert_eq!((answer.code, read.load(Ordering::SeqCst)), (403, false));
 }
 
@@ -114,7 +113,7 @@ async fn a_panic_is_a_500_that_is_recorded_and_the_server_goes_on() {
     let etcd = FakeEtcd::new();
     let member = Member::start(&etcd).await;
     let (_, planted) = probe(Then::Panic);
-    let answer = member.send(&root(), create(body("")).body(planted).unwrap()).await;
+    let answer = member.send(&root(), create().body(planted).unwrap()).await;
     assert_eq!(answer.code, 500);
     assert!(!answer.message().contains("planted"), "what panicked is for the log");
     let event = member.audited(|event| event["stage"] == "Panic").await;
@@ -127,7 +126,7 @@ async fn a_body_over_the_limit_is_413() {
     let etcd = FakeEtcd::new();
     let member = Member::start(&etcd).await;
     let large = body(vec![b' '; 3 * 1024 * 1024 + 1]);
-    let answer = member.send(&root(), create(body("")).body(large).unwrap()).await;
+    let answer = member.send(&root(), create().body(large).unwrap()).await;
     assert_eq!((answer.code, answer.body["reason"].as_str()), (413, Some("RequestEntityTooLarge")));
 }
 

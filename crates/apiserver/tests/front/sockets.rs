@@ -104,7 +104,7 @@ async fn a_certificate_is_who_its_subject_says_a_foreign_one_is_refused_and_none
 }
 
 #[tokio::test]
-async fn plain_text_and_old_tls_get_nowhere() {
+async fn plain_text_gets_nowhere() {
     let pki = Pki::new();
     let served = serve(&pki).await;
     let mut plain = TcpStream::connect(served.address).await.unwrap();
