@@ -183,7 +183,9 @@ impl Writer {
         if let Some(refusal) = request.refusal(&bounds) {
             return Ok(Some(io::Error::new(io::ErrorKind::InvalidInput, refusal)));
         }
-        self.repair()?;
+        if !matches!(request, Request::Committed(_)) {
+            self.repair()?;
+        }
         match request {
             Request::Append(entries) => {
                 for entry in entries {
@@ -443,24 +445,28 @@ impl Writer {
         }
         let committed = self.carried.committed.clone().filter(|_| self.committed_waits);
         let payload_bytes = committed.as_ref().map_or(0, |payload| record::size_bytes(payload.len()));
-        if self.room_bytes() < record::HEADER_SIZE_BYTES as u64 + payload_bytes {
+        let result = if self.room_bytes() < record::HEADER_SIZE_BYTES as u64 + payload_bytes {
             // The next segment's header is as good as a mark, and carries the hint.
-            self.committed_waits = false;
-            self.marked = true;
-            return false;
+            self.begin_segment()
+        } else {
+            self.write_mark(committed)
+        };
+        if let Err(failure) = result {
+            self.die(failure);
         }
+        true
+    }
+
+    fn write_mark(&mut self, committed: Option<Bytes>) -> Result<(), Failure> {
         let only_mark = committed.is_none();
-        let mut result = Ok(());
         self.push_mark();
         if let Some(payload) = committed {
             self.committed_waits = false;
-            result = self.encode(RecordKind::Committed, (0, 0), &payload).map(|_| ());
+            self.encode(RecordKind::Committed, (0, 0), &payload)?;
         }
-        match result.and_then(|()| self.flush()) {
-            Ok(()) => self.marked = only_mark,
-            Err(failure) => self.die(failure),
-        }
-        true
+        self.flush()?;
+        self.marked = only_mark;
+        Ok(())
     }
 
     /// Under load nothing is idle: for each byte written two are filled ahead, so that the first segment of a busy

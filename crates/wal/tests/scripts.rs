@@ -125,6 +125,14 @@ impl Script {
                 let entry = Entry { term: 1, index: index.parse().unwrap(), payload };
                 self.request(|wal, done| wal.append(vec![entry], done))
             }
+            // The record is 32 bytes longer.
+            ["append", index, "with", bytes, "bytes"] => {
+                let mut entry = entry(index.parse().unwrap(), 1);
+                let mut payload = entry.payload.to_vec();
+                payload.resize(bytes.parse().unwrap(), b'x');
+                entry.payload = payload.into();
+                self.request(|wal, done| wal.append(vec![entry], done))
+            }
             ["vote", vote] => {
                 let vote = Bytes::copy_from_slice(vote.as_bytes());
                 self.request(|wal, done| wal.save_vote(vote, done))
@@ -348,6 +356,8 @@ fn a_flipped_bit_before_a_mark_is_lost_data_and_stays_known_until_healed() {
          idle
          flip 5
          open           -> 1..4, vote a, LOST after 4 of 9
+         committed c
+         idle
          kill
          open           -> 1..4, vote a, LOST after 4 of 9
          append 5..6@2
@@ -361,6 +371,19 @@ fn a_flipped_bit_before_a_mark_is_lost_data_and_stays_known_until_healed() {
          healed
          crash
          open           -> 51..60@2, vote a, purged 50 p",
+    );
+}
+
+/// 128 bytes of header, 1240 and 648 of records, 32 of a mark: no room for another mark.
+#[test]
+fn a_segment_that_is_full_to_the_last_byte_is_marked_by_the_next_one() {
+    check(
+        "append 1 with 1208 bytes
+         append 2 with 616 bytes
+         segments       -> 1 and 0 spare
+         idle
+         flip 2
+         open           -> 1, LOST after 1 of 2",
     );
 }
 
