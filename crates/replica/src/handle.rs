@@ -25,7 +25,7 @@ use crate::membership::MembershipError;
 use crate::metrics::{Counters, Metrics};
 use crate::peers::{AskError, Peers};
 use crate::propose::{Abandon, Forwarder, ProposeError, outcome};
-use crate::raft_types::Payload;
+use crate::raft_types::{Membership, Payload};
 use crate::read_index::{ReadError, ReadIndex};
 use crate::state::State;
 use crate::waiters::{Refused, Waiters, write_responder};
@@ -33,6 +33,8 @@ use crate::{Raft, ids, node_of};
 
 /// Between two attempts to find a leader that takes a proposal or a question.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// Log entries that may wait for the disk before proposals are refused.
+const UNWRITTEN_SIZE_BYTES_MAX: u64 = 256 << 20;
 /// Rows that apply may have ahead of the state file before proposals are refused.
 const UNFLUSHED_SIZE_BYTES_MAX: usize = 512 << 20;
 
@@ -147,6 +149,11 @@ impl Handle {
         self.inner.status()
     }
 
+    /// Cheap enough to be asked for each request, unlike `status`.
+    pub fn is_learner(&self) -> bool {
+        self.inner.is_learner()
+    }
+
     /// The local view: applied membership with what members published, by id.
     pub fn members(&self) -> Vec<Member> {
         self.inner.members()
@@ -259,11 +266,25 @@ impl Inner {
         self.quarantined.load(Ordering::Relaxed)
     }
 
-    /// Apply lags behind commit, or the disk behind apply.
+    /// To clients: a member that was added as a voter is none, even while it catches up.
+    fn is_learner(&self) -> bool {
+        let me = self.identity.member_id;
+        let judge = |membership: &Membership| {
+            let votes = membership.get_joint_config().iter().any(|set| set.contains(&me));
+            !votes && !membership.get_node(&me).is_some_and(|node| node.joining)
+        };
+        let applied = self.state.with_core(|core| {
+            core.position.applied.is_some().then(|| judge(core.position.membership.membership()))
+        });
+        applied.unwrap_or_else(|| judge(self.raft.metrics().borrow_watched().membership_config.membership()))
+    }
+
+    /// Apply lags behind commit, or a disk behind what it is given.
     pub(crate) fn is_overloaded(&self) -> bool {
         let committed = self.log.committed().map_or(0, |id| id.index + 1);
         let lag = committed.saturating_sub(self.state.applied_next());
         lag > self.config.proposals_max as u64
+            || self.log.unwritten_size_bytes() > UNWRITTEN_SIZE_BYTES_MAX
             || self.state.with_core(|core| core.store.unflushed_size_bytes()) > UNFLUSHED_SIZE_BYTES_MAX
     }
 
@@ -501,7 +522,7 @@ impl Inner {
         let leadership = *self.leadership.borrow();
         let member_id = self.identity.member_id;
         let previous = |next: u64| next.saturating_sub(1);
-        let members = self.members();
+        let is_learner = self.is_learner();
         self.state.with_core(|core| Status {
             identity: self.identity,
             leader: leadership.leader,
@@ -512,10 +533,7 @@ impl Inner {
                 .map_or(0, |id| id.index)
                 .max(previous(self.state.applied_next())),
             applied_index: previous(self.state.applied_next()),
-            is_learner: members
-                .iter()
-                .find(|member| member.id == member_id)
-                .is_none_or(|member| member.is_learner),
+            is_learner,
             is_leader: leadership.leader == Some(member_id),
             revision: core.store.revision(),
             size_bytes: core.store.size_bytes_allocated(),

@@ -39,6 +39,8 @@ struct Shared {
     applied_next: AtomicU64,
     /// Next index after the durable applied one.
     durable_next: watch::Receiver<u64>,
+    /// Payload bytes handed to the log and not yet on disk.
+    unwritten_size_bytes: AtomicU64,
     fatal: Fatal,
 }
 
@@ -91,6 +93,7 @@ impl LogStore {
             inner: Mutex::new(inner),
             applied_next: AtomicU64::new(applied_next),
             durable_next,
+            unwritten_size_bytes: AtomicU64::new(0),
             fatal,
         };
         Ok(LogStore { shared: Arc::new(shared) })
@@ -99,6 +102,10 @@ impl LogStore {
     /// To be called by the state machine after it has applied everything below `next`.
     pub(crate) fn applied(&self, next: u64) {
         self.shared.applied_next.store(next, Ordering::Release);
+    }
+
+    pub(crate) fn unwritten_size_bytes(&self) -> u64 {
+        self.shared.unwritten_size_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn committed(&self) -> Option<LogId> {
@@ -142,8 +149,11 @@ impl LogStore {
             (batch, inner.epoch)
         };
         let next = batch.last().map(|entry| entry.index + 1);
+        let size = batch.iter().map(|entry| entry.payload.len() as u64).sum();
+        self.shared.unwritten_size_bytes.fetch_add(size, Ordering::Relaxed);
         let shared = self.shared.clone();
         let on_disk = move |result: io::Result<()>| {
+            shared.unwritten_size_bytes.fetch_sub(size, Ordering::Relaxed);
             match (&result, next) {
                 (Ok(()), Some(next)) => shared.inner.lock().flushed(next, epoch),
                 (Ok(()), None) => {}

@@ -112,7 +112,7 @@ impl Context {
 
     /// The checks before each request; says who asks.
     pub(crate) fn admit<T>(&self, request: &Request<T>, learner: Learner) -> Result<Caller, Status> {
-        if learner == Learner::Refuses && self.handle.status().is_learner {
+        if learner == Learner::Refuses && self.handle.is_learner() {
             return Err(Refusal::Learner.into());
         }
         if wants_leader(request.metadata()) && !self.has_leader() {
