@@ -9,7 +9,7 @@ use crate::keys::Revision;
 use crate::meta::MetaRow;
 use crate::record;
 use crate::reply::{HashKv, RangeError};
-use crate::rows::{Records, RecordsError};
+use crate::rows::Records;
 use crate::store::Store;
 
 /// Records read at a time.
@@ -48,36 +48,71 @@ impl Store {
 
     /// Checksum of all records up to `revision` (0 or less: the current one) that compaction keeps.
     pub fn hash_kv(&self, records: &dyn Records, revision: i64) -> Result<HashKv, RangeError> {
-        self.space.check_revision(revision)?;
-        let hash_revision = if revision > 0 { revision } else { self.space.revision };
-        let compact_revision = self.space.compaction.scheduled;
-        let mut hash = 0;
-        let mut after = Revision::default();
+        let mut cursor = HashCursor::new(revision);
         loop {
-            let rows = self.space.rows_after(records, after, SCAN_ROWS)?;
-            let is_last = rows.len() < SCAN_ROWS;
-            for (revision, bytes) in rows {
-                if revision.main > hash_revision {
-                    return Ok(HashKv { hash, compact_revision, hash_revision });
-                }
-                after = revision;
-                let record = record::decode(revision, &bytes)?;
-                if revision.main > compact_revision || self.is_kept(&record.kv.key, revision)? {
-                    hash = crc32c::crc32c_append(hash, &bytes);
-                }
-            }
-            if is_last {
-                return Ok(HashKv { hash, compact_revision, hash_revision });
+            if let Some(hash) = self.hash_kv_step(records, &mut cursor, SCAN_ROWS)? {
+                return Ok(hash);
             }
         }
     }
 
+    /// The same in steps, so that a big store can go on in between. `Compacted` when a compaction came in between:
+    /// the caller begins again.
+    pub fn hash_kv_step(
+        &self,
+        records: &dyn Records,
+        cursor: &mut HashCursor,
+        rows_max: usize,
+    ) -> Result<Option<HashKv>, RangeError> {
+        let compact_revision = self.space.compaction.scheduled;
+        let HashKv { mut hash, hash_revision, .. } = match cursor.begun {
+            None => {
+                self.space.check_revision(cursor.revision)?;
+                let hash_revision = if cursor.revision > 0 { cursor.revision } else { self.space.revision };
+                *cursor.begun.insert(HashKv { hash: 0, compact_revision, hash_revision })
+            }
+            Some(begun) if begun.compact_revision == compact_revision => begun,
+            Some(_) => return Err(RangeError::Compacted),
+        };
+        let rows = self.space.rows_after(records, cursor.after, rows_max.max(1))?;
+        let mut is_last = rows.len() < rows_max.max(1);
+        for (revision, bytes) in rows {
+            if revision.main > hash_revision {
+                is_last = true;
+                break;
+            }
+            cursor.after = revision;
+            let record = record::decode(revision, &bytes)?;
+            if revision.main > compact_revision || self.is_kept(&record.kv.key, revision) {
+                hash = crc32c::crc32c_append(hash, &bytes);
+            }
+        }
+        let told = HashKv { hash, compact_revision, hash_revision };
+        cursor.begun = Some(told);
+        Ok(is_last.then_some(told))
+    }
+
     /// Whether the record, which is at or below the compact revision, is still reachable.
-    fn is_kept(&self, key: &[u8], revision: Revision) -> Result<bool, RecordsError> {
+    fn is_kept(&self, key: &[u8], revision: Revision) -> bool {
         let compact_revision = self.space.compaction.scheduled;
         let newest = self.space.index.get(key).and_then(|history| history.at(compact_revision));
-        Ok(newest.is_some_and(|state| {
-            state.revision == revision && !is_unreachable(state, None, compact_revision)
-        }))
+        newest
+            .is_some_and(|state| state.revision == revision && !is_unreachable(state, None, compact_revision))
+    }
+}
+
+/// A long checksum, taken in steps.
+#[derive(Clone, Debug)]
+pub struct HashCursor {
+    revision: i64,
+    after: Revision,
+    /// What was hashed so far; `None` before the first step.
+    begun: Option<HashKv>,
+}
+
+impl HashCursor {
+    /// Up to `revision`; 0 or less: the one that is current at the first step.
+    pub fn new(revision: i64) -> HashCursor {
+        HashCursor { revision, after: Revision::default(), begun: None }
     }
 }

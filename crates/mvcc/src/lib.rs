@@ -57,6 +57,7 @@ pub use command::{
 };
 pub use encoding::DecodeError;
 pub use events::{Event, EventBatch, EventKind, EventsBound};
+pub use hash::HashCursor;
 pub use keys::{KeyRange, KeyValue, Revision};
 pub use range::RangeCursor;
 pub use reply::{

@@ -1,6 +1,7 @@
 //! Compaction: what can still be read, what is dropped, and what a restart in the middle does.
 
 use crate::script::{Machine, check};
+use mvcc::HashCursor;
 
 /// Compaction removes history below the revision, and a read at exactly that revision still works.
 #[test]
@@ -231,4 +232,33 @@ fn hash_kv_and_state_hash_tell_different_stores_apart() {
     let with_lease = hashes("grant 7 ttl=60 -> lease 7 ttl 60\n put a 1 -> revision 2");
     assert_eq!(with_lease.0, all[0].0, "leases are not part of the history");
     assert_ne!(with_lease.1, all[0].1, "but of the state");
+}
+
+#[test]
+fn hash_kv_in_steps_is_the_same_and_begins_again_after_a_compaction() {
+    let mut machine = Machine::quiet();
+    for number in 0..20 {
+        machine.run(&format!("put k{} {number} -> revision {}", number % 4, number + 2));
+    }
+    machine.flush();
+    machine.run("compact 9 -> ok\n put z 1 -> revision 22");
+    for rows_max in [1, 3, 7, 21, 1000] {
+        for revision in [0, 9, 15, 22] {
+            let mut cursor = HashCursor::new(revision);
+            let mut steps = 0;
+            let told = loop {
+                steps += 1;
+                if let Some(told) = machine.store.hash_kv_step(&machine.disk, &mut cursor, rows_max).unwrap()
+                {
+                    break told;
+                }
+            };
+            assert_eq!(told, machine.store.hash_kv(&machine.disk, revision).unwrap());
+            assert!(steps <= 21 / rows_max + 1, "{steps} steps of {rows_max}");
+        }
+    }
+    let mut cursor = HashCursor::new(0);
+    assert_eq!(machine.store.hash_kv_step(&machine.disk, &mut cursor, 2), Ok(None));
+    machine.run("compact 10 -> ok");
+    assert_eq!(machine.store.hash_kv_step(&machine.disk, &mut cursor, 2), Err(mvcc::RangeError::Compacted));
 }
