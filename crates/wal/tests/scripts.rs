@@ -380,7 +380,7 @@ fn a_segment_that_is_full_to_the_last_byte_is_marked_by_the_next_one() {
     check(
         "append 1 with 1208 bytes
          append 2 with 616 bytes
-         segments       -> 1 and 0 spare
+         segments       -> 1 and 1 spare
          idle
          flip 2
          open           -> 1, LOST after 1 of 2",
