@@ -47,7 +47,7 @@ impl Check {
             }
             Check::SerializableRead => read(context, true).await,
             Check::LinearizableRead => read(context, false).await,
-            Check::NonLearner => match context.handle.status().is_learner {
+            Check::NonLearner => match context.handle.is_learner() {
                 true => Err("not supported for learner".to_owned()),
                 false => Ok(()),
             },

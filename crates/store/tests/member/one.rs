@@ -1,0 +1,191 @@
+//! A member with a client, and short forms of what tests say often.
+
+use std::{net::TcpListener, time::Duration};
+
+use store::{Config, Store, Url};
+use tempfile::TempDir;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use wire::{
+    Client, Transport,
+    etcdserverpb::{self as pb, watch_request::RequestUnion},
+    mvccpb, prefix_end,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Member {
+    pub client: Client,
+    store: Store,
+    config: Config,
+    shutdown: CancellationToken,
+    folder: TempDir,
+}
+
+impl Member {
+    pub(crate) async fn start() -> Member {
+        Member::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Member {
+        let folder = TempDir::new().unwrap();
+        let mut config = Config::new("one", folder.path().join("data"));
+        let url = || -> Url { format!("http://127.0.0.1:{}", free_port()).parse().unwrap() };
+        config.listen_client_urls = vec!["http://127.0.0.1:0".parse().unwrap()];
+        config.listen_peer_urls = vec![url()];
+        config.initial_advertise_peer_urls = config.listen_peer_urls.clone();
+        config.fsync = false;
+        change(&mut config);
+        Member::run(config, folder).await
+    }
+
+    async fn run(config: Config, folder: TempDir) -> Member {
+        let shutdown = CancellationToken::new();
+        let store = store::start(config.clone(), shutdown.clone()).await.unwrap();
+        timeout(PATIENCE, store.ready()).await.unwrap();
+        let endpoints: Vec<String> = store.client_urls().iter().map(Url::to_string).collect();
+        let client = Client::new(Transport::connect(&endpoints, None, PATIENCE).unwrap());
+        Member { client, store, config, shutdown, folder }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        timeout(PATIENCE, self.store.stopped()).await.unwrap().unwrap();
+    }
+
+    pub(crate) async fn restart(self) -> Member {
+        let Member { store, config, shutdown, folder, .. } = self;
+        shutdown.cancel();
+        timeout(PATIENCE, store.stopped()).await.unwrap().unwrap();
+        Member::run(config, folder).await
+    }
+
+    /// Gives the revision.
+    pub(crate) async fn put(&self, key: &str, value: &str) -> i64 {
+        let (key, value) = (key.to_owned().into(), value.to_owned().into());
+        let put = pb::PutRequest { key, value, ..Default::default() };
+        self.client.kv.clone().put(put).await.unwrap().into_inner().header.unwrap().revision
+    }
+
+    pub(crate) async fn get(&self, key: &str) -> Option<mvccpb::KeyValue> {
+        let get = pb::RangeRequest { key: key.to_owned().into(), ..Default::default() };
+        self.client.kv.clone().range(get).await.unwrap().into_inner().kvs.into_iter().next()
+    }
+
+    pub(crate) async fn delete(&self, key: &str) {
+        let delete = pb::DeleteRangeRequest { key: key.to_owned().into(), ..Default::default() };
+        self.client.kv.clone().delete_range(delete).await.unwrap();
+    }
+
+    /// Gives the revision.
+    pub(crate) async fn delete_all(&self) -> i64 {
+        let all = || vec![0].into();
+        let delete = pb::DeleteRangeRequest { key: all(), range_end: all(), ..Default::default() };
+        self.client.kv.clone().delete_range(delete).await.unwrap().into_inner().header.unwrap().revision
+    }
+
+    pub(crate) async fn compact(&self, revision: i64) {
+        let compact = pb::CompactionRequest { revision, physical: true };
+        self.client.kv.clone().compact(compact).await.unwrap();
+    }
+
+    /// Action 0 lists, 2 switches all off.
+    pub(crate) async fn alarm(&self, action: i32) -> Vec<pb::AlarmMember> {
+        let request = pb::AlarmRequest { action, ..Default::default() };
+        self.client.maintenance.clone().alarm(request).await.unwrap().into_inner().alarms
+    }
+
+    pub(crate) async fn watch(&self) -> Watch {
+        self.watch_as("").await
+    }
+
+    pub(crate) async fn watch_as(&self, token: &str) -> Watch {
+        let (requests, receiver) = mpsc::channel(16);
+        let request = with_token(ReceiverStream::new(receiver), token);
+        let answers = self.client.watch.clone().watch(request).await.unwrap().into_inner();
+        Watch { requests, answers }
+    }
+}
+
+pub(crate) struct Watch {
+    requests: mpsc::Sender<pb::WatchRequest>,
+    answers: Streaming<pb::WatchResponse>,
+}
+
+impl Watch {
+    async fn send(&self, request: RequestUnion) {
+        self.requests.send(pb::WatchRequest { request_union: Some(request) }).await.unwrap();
+    }
+
+    /// Sends the request and gives the next answer.
+    pub(crate) async fn ask(&mut self, request: pb::WatchCreateRequest) -> pb::WatchResponse {
+        self.send(RequestUnion::CreateRequest(request)).await;
+        self.next().await
+    }
+
+    pub(crate) async fn create(&mut self, request: pb::WatchCreateRequest) {
+        let answer = self.ask(request).await;
+        assert!(answer.created && !answer.canceled, "{answer:?}");
+    }
+
+    pub(crate) async fn cancel(&mut self, watch_id: i64) {
+        self.send(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id })).await;
+    }
+
+    pub(crate) async fn progress(&mut self) {
+        self.send(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).await;
+    }
+
+    pub(crate) async fn next(&mut self) -> pb::WatchResponse {
+        timeout(PATIENCE, self.answers.message()).await.unwrap().unwrap().unwrap()
+    }
+
+    /// The next `count` events.
+    pub(crate) async fn events(&mut self, count: usize) -> Vec<mvccpb::Event> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            events.extend(self.next().await.events);
+        }
+        events
+    }
+}
+
+pub(crate) fn prefix(prefix: &str) -> pb::WatchCreateRequest {
+    let (key, range_end) = (prefix.to_owned().into(), prefix_end(prefix.as_bytes()));
+    pb::WatchCreateRequest { key, range_end, ..Default::default() }
+}
+
+pub(crate) fn with_token<T>(message: T, token: &str) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    if !token.is_empty() {
+        request.metadata_mut().insert("token", token.parse().unwrap());
+    }
+    request
+}
+
+pub(crate) fn kv_text(kv: &mvccpb::KeyValue) -> String {
+    format!(
+        "{}={} @{}",
+        String::from_utf8_lossy(&kv.key),
+        String::from_utf8_lossy(&kv.value),
+        kv.mod_revision
+    )
+}
+
+pub(crate) fn event_texts(events: &[mvccpb::Event]) -> Vec<String> {
+    let text = |event: &mvccpb::Event| {
+        let kind = if event.r#type == 0 { "PUT" } else { "DELETE" };
+        format!("{kind} {}", kv_text(event.kv.as_ref().unwrap()))
+    };
+    events.iter().map(text).collect()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
