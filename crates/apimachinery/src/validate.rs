@@ -86,7 +86,14 @@ fn check(
     match type_.name {
         "core.v1.PodSpec" => pod::spec(members, path, errors),
         "core.v1.Container" => pod::container(members, path, errors),
-        "core.v1.Probe" => pod::probe(members, path, errors),
+        "core.v1.EnvVar" => pod::variable(members, path, errors),
+        "core.v1.PodTemplateSpec" => pod::template(members, path, errors),
+        "core.v1.WeightedPodAffinityTerm" => pod::weight(members, path, errors),
+        "meta.v1.LabelSelectorRequirement" => pod::label_selector_requirement(members, path, errors),
+        "core.v1.Probe" => pod::handler(&["exec", "httpGet", "tcpSocket", "grpc"], members, path, errors),
+        "core.v1.LifecycleHandler" => {
+            pod::handler(&["exec", "httpGet", "tcpSocket", "sleep"], members, path, errors)
+        }
         "core.v1.ResourceRequirements" => pod::resources(members, path, errors),
         "core.v1.Toleration" => pod::toleration(members, path, errors),
         "core.v1.Volume" => pod::volume(members, path, errors),
@@ -99,6 +106,10 @@ fn check(
         | "apps.v1.DaemonSetSpec" => {
             workloads::selector(type_.name, members, path, errors);
         }
+        "apps.v1.DeploymentStrategy" => workloads::strategy(members, path, errors),
+        "networking.v1.IngressSpec" => objects::ingress(members, path, errors),
+        "networking.v1.HTTPIngressPath" => objects::ingress_path(members, path, errors),
+        "apiextensions.v1.CustomResourceDefinitionSpec" => objects::custom_resource(members, path, errors),
         "core.v1.ReplicationControllerSpec" => workloads::replication_controller(members, path, errors),
         "batch.v1.JobSpec" => workloads::job(members, path, errors),
         "core.v1.PersistentVolumeClaimSpec" => objects::volume_claim(members, path, errors),
@@ -174,6 +185,16 @@ fn apply(rule: Rule, members: &Object, path: Option<&Path<'_>>, errors: &mut Vec
                 let judged = names::port_number(given).into_iter();
                 errors.extend(judged.map(|why| FieldError::invalid(&child(path, field), given, why)));
             }
+        }
+        Rule::PortOrName(field) => {
+            let given = members.get(field).unwrap_or(&Value::Null);
+            let judged = match given {
+                Value::String(name) => names::port_name(name),
+                other => other.as_i64().map_or_else(Vec::new, names::port_number),
+            };
+            errors.extend(
+                judged.into_iter().map(|why| FieldError::invalid(&child(path, field), given.clone(), why)),
+            );
         }
         Rule::NotNegative(field) => {
             if let Some(given) = members.get(field).and_then(Value::as_i64).filter(|given| *given < 0) {

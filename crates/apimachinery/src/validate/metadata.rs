@@ -105,19 +105,7 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
 
 fn common(metadata: &Object, errors: &mut Vec<FieldError>) {
     labels(metadata, &METADATA.child("labels"), errors);
-    let mut size_bytes = 0;
-    for (name, value) in entries(metadata, "annotations") {
-        let judged = names::qualified_name(&name.to_lowercase());
-        errors.extend(
-            judged
-                .into_iter()
-                .map(|why| FieldError::invalid(&METADATA.child("annotations"), name.as_str(), why)),
-        );
-        size_bytes += name.len() + value.as_str().map_or(0, str::len);
-    }
-    if size_bytes > ANNOTATIONS_SIZE_BYTES_MAX {
-        errors.push(FieldError::too_long(&METADATA.child("annotations"), ANNOTATIONS_SIZE_BYTES_MAX));
-    }
+    annotations(metadata, &METADATA.child("annotations"), errors);
     for (index, finalizer) in array(metadata, "finalizers").iter().enumerate() {
         let name = finalizer.as_str().unwrap_or_default();
         let path = METADATA.child("finalizers");
@@ -143,6 +131,19 @@ pub(super) fn labels(metadata: &Object, path: &Path<'_>, errors: &mut Vec<FieldE
         );
         let value = value.as_str().unwrap_or_default();
         errors.extend(names::label_value(value).into_iter().map(|why| FieldError::invalid(path, value, why)));
+    }
+}
+
+/// Annotations of any object; `metadata` holds them as `annotations`.
+pub(super) fn annotations(metadata: &Object, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let mut size_bytes = 0;
+    for (name, value) in entries(metadata, "annotations") {
+        let judged = names::qualified_name(&name.to_lowercase()).into_iter();
+        errors.extend(judged.map(|why| FieldError::invalid(path, name.as_str(), why)));
+        size_bytes += name.len() + value.as_str().map_or(0, str::len);
+    }
+    if size_bytes > ANNOTATIONS_SIZE_BYTES_MAX {
+        errors.push(FieldError::too_long(path, ANNOTATIONS_SIZE_BYTES_MAX));
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) fn create(resource: &Resource, value: &Value, errors: &mut Vec<FieldE
     match resource.type_name {
         "core.v1.ConfigMap" => config_map(members, errors),
         "core.v1.Secret" => secret(members, errors),
+        "apiextensions.v1.CustomResourceDefinition" => definition_name(value, errors),
         "core.v1.Event" => event(members, errors),
         "events.v1.Event" => new_event(members, errors),
         "core.v1.Binding" => binding(members, errors),
@@ -472,5 +473,51 @@ pub(super) fn disruption_budget(spec: &Object, path: Option<&Path<'_>>, errors: 
     {
         let why = "minAvailable and maxUnavailable cannot be both set";
         errors.push(FieldError::invalid(path, Value::Object(spec.clone()), why));
+    }
+}
+
+pub(super) fn ingress(spec: &Object, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
+    if array(spec, "rules").is_empty()
+        && !spec.contains_key("defaultBackend")
+        && let Some(path) = path
+    {
+        let why = "either `defaultBackend` or `rules` must be specified";
+        errors.push(FieldError::invalid(path, serde_json::json!([]), why));
+    }
+}
+
+pub(super) fn ingress_path(given: &Object, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
+    let pattern = text(given, "path");
+    if matches!(text(given, "pathType"), "Exact" | "Prefix") && !pattern.starts_with('/') {
+        errors.push(FieldError::invalid(&child(path, "path"), pattern, "must be an absolute path"));
+    }
+}
+
+/// One version is stored, and each has a schema.
+pub(super) fn custom_resource(spec: &Object, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
+    let versions = array(spec, "versions");
+    let at = child(path, "versions");
+    if !versions.is_empty() && versions.iter().filter(|version| version["storage"] == true).count() != 1 {
+        let given = spec.get("versions").cloned().unwrap_or_default();
+        let why = "must have exactly one version marked as storage version";
+        errors.push(FieldError::invalid(&at, given, why));
+    }
+    for (index, version) in versions.iter().enumerate() {
+        if version["schema"]["openAPIV3Schema"].is_null() {
+            let version_path = at.index(index);
+            let schema_path = version_path.child("schema");
+            errors.push(FieldError::required(&schema_path.child("openAPIV3Schema"), "schemas are required"));
+        }
+    }
+}
+
+/// The name of a definition says which resource it defines.
+fn definition_name(value: &Value, errors: &mut Vec<FieldError>) {
+    let of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (name, plural, group) =
+        (of(&value["metadata"]["name"]), of(&value["spec"]["names"]["plural"]), of(&value["spec"]["group"]));
+    if name != format!("{plural}.{group}") {
+        let why = "must be spec.names.plural+\".\"+spec.group";
+        errors.push(FieldError::invalid(&Path::new("metadata.name"), name, why));
     }
 }

@@ -115,17 +115,78 @@ pub(super) fn container(container: &Object, path: Option<&Path<'_>>, errors: &mu
     }
 }
 
-pub(super) fn probe(probe: &Object, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
-    let handlers = ["exec", "httpGet", "tcpSocket", "grpc"];
-    let mut given = handlers.iter().filter(|handler| probe.contains_key(**handler));
-    if given.next().is_none() {
-        let why = "must specify a handler type";
-        let error = path.map(|path| FieldError::required(path, why));
-        errors.extend(error);
+/// A probe or hook does exactly one thing.
+pub(super) fn handler(
+    kinds: &[&str],
+    members: &Object,
+    path: Option<&Path<'_>>,
+    errors: &mut Vec<FieldError>,
+) {
+    let mut given = kinds.iter().filter(|handler| members.contains_key(**handler));
+    if given.next().is_none()
+        && let Some(path) = path
+    {
+        errors.push(FieldError::required(path, "must specify a handler type"));
     }
     for handler in given {
         errors.push(FieldError::forbidden(&child(path, handler), "may not specify more than 1 handler type"));
     }
+}
+
+pub(super) fn variable(variable: &Object, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
+    let Some(sources) = object(variable, "valueFrom") else { return };
+    let at = child(path, "valueFrom");
+    match sources.len() {
+        0 => errors.push(FieldError::invalid(
+            &at,
+            "",
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+        )),
+        _ if !text(variable, "value").is_empty() => {
+            errors.push(FieldError::invalid(&at, "", "may not be specified when `value` is not empty"));
+        }
+        1 => {}
+        _ => errors.push(FieldError::invalid(&at, "", "may not have more than one field specified at a time")),
+    }
+}
+
+/// Labels and annotations that a template gives to its pods.
+pub(super) fn template(template: &Object, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
+    let Some(metadata) = object(template, "metadata") else { return };
+    super::metadata::labels(metadata, &child(path, "labels"), errors);
+    super::metadata::annotations(metadata, &child(path, "annotations"), errors);
+}
+
+pub(super) fn weight(term: &Object, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
+    let weight = term.get("weight").and_then(Value::as_i64).unwrap_or_default();
+    if !(1..=100).contains(&weight) {
+        errors.push(FieldError::invalid(&child(path, "weight"), weight, "must be in the range 1-100"));
+    }
+}
+
+pub(super) fn label_selector_requirement(
+    requirement: &Object,
+    path: Option<&Path<'_>>,
+    errors: &mut Vec<FieldError>,
+) {
+    let values = array(requirement, "values");
+    let at = child(path, "values");
+    match text(requirement, "operator") {
+        "In" | "NotIn" if values.is_empty() => {
+            errors.push(FieldError::required(&at, "must be specified when `operator` is 'In' or 'NotIn'"));
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            errors.push(FieldError::forbidden(&at, why));
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other => {
+            errors.push(FieldError::invalid(&child(path, "operator"), other, "not a valid selector operator"))
+        }
+    }
+    let key = text(requirement, "key");
+    let judged = names::qualified_name(key).into_iter();
+    errors.extend(judged.map(|why| FieldError::invalid(&child(path, "key"), key, why)));
 }
 
 pub(super) fn volume(volume: &Object, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {

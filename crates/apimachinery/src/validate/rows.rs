@@ -15,6 +15,8 @@ pub(super) enum Rule {
     Between(&'static str, i64, i64),
     /// A port that may be left out
     Port(&'static str),
+    /// A port's number or name
+    PortOrName(&'static str),
     NotNegative(&'static str),
     /// Field, and the error's text
     Positive(&'static str, &'static str),
@@ -22,7 +24,7 @@ pub(super) enum Rule {
     Unique(&'static str, &'static str),
 }
 
-use Rule::{Between, Name, NotNegative, OneOf, Port, Positive, Required, Unique};
+use Rule::{Between, Name, NotNegative, OneOf, Port, PortOrName, Positive, Required, Unique};
 
 pub(super) fn of(type_name: &str) -> &'static [Rule] {
     static INDEX: OnceLock<HashMap<&'static str, &'static [Rule]>> = OnceLock::new();
@@ -54,6 +56,29 @@ pub(super) const ROWS: &[(&str, &[Rule])] = &[
             OneOf("sideEffects", &["None", "NoneOnDryRun"]),
             Between("timeoutSeconds", 1, 30),
         ],
+    ),
+    (
+        "apiextensions.v1.CustomResourceDefinitionNames",
+        &[
+            Required("plural", ""),
+            Name("plural", names::dns1035_label),
+            Required("kind", ""),
+            Name("singular", names::dns1035_label),
+        ],
+    ),
+    (
+        "apiextensions.v1.CustomResourceDefinitionSpec",
+        &[
+            Required("group", ""),
+            Name("group", names::dns1123_subdomain),
+            Required("scope", ""),
+            OneOf("scope", &["Cluster", "Namespaced"]),
+            Required("versions", ""),
+        ],
+    ),
+    (
+        "apiextensions.v1.CustomResourceDefinitionVersion",
+        &[Required("name", ""), Name("name", names::dns1035_label)],
     ),
     ("apps.v1.DaemonSetSpec", &[NotNegative("minReadySeconds"), NotNegative("revisionHistoryLimit")]),
     ("apps.v1.DaemonSetUpdateStrategy", &[OneOf("type", &["OnDelete", "RollingUpdate"])]),
@@ -119,6 +144,8 @@ pub(super) const ROWS: &[(&str, &[Rule])] = &[
         &[Positive("leaseDurationSeconds", "must be greater than 0"), NotNegative("leaseTransitions")],
     ),
     ("core.v1.Binding", &[Required("target", "")]),
+    ("core.v1.ConfigMapKeySelector", &[Required("name", ""), Required("key", "")]),
+    ("core.v1.ConfigMapVolumeSource", &[Required("name", "")]),
     (
         "core.v1.Container",
         &[
@@ -153,9 +180,15 @@ pub(super) const ROWS: &[(&str, &[Rule])] = &[
         ],
     ),
     ("core.v1.ExecAction", &[Required("command", "")]),
-    ("core.v1.HTTPGetAction", &[Required("path", ""), OneOf("scheme", &["HTTP", "HTTPS"])]),
+    (
+        "core.v1.HTTPGetAction",
+        &[Required("path", ""), PortOrName("port"), OneOf("scheme", &["HTTP", "HTTPS"])],
+    ),
+    ("core.v1.HostPathVolumeSource", &[Required("path", "")]),
     ("core.v1.KeyToPath", &[Required("key", ""), Required("path", "")]),
+    ("core.v1.NFSVolumeSource", &[Required("server", ""), Required("path", "")]),
     ("core.v1.NodeSelector", &[Required("nodeSelectorTerms", "must have at least one node selector term")]),
+    ("core.v1.PersistentVolumeClaimVolumeSource", &[Required("claimName", "")]),
     (
         "core.v1.PodAffinityTerm",
         &[Required("topologyKey", "can not be empty"), Name("topologyKey", names::qualified_name)],
@@ -199,10 +232,13 @@ pub(super) const ROWS: &[(&str, &[Rule])] = &[
             NotNegative("failureThreshold"),
         ],
     ),
+    ("core.v1.SecretKeySelector", &[Required("name", ""), Required("key", "")]),
+    ("core.v1.SecretVolumeSource", &[Required("secretName", "")]),
     (
         "core.v1.ServicePort",
         &[
             Between("port", 1, 65535),
+            PortOrName("targetPort"),
             Port("nodePort"),
             Required("protocol", ""),
             OneOf("protocol", PROTOCOLS),
@@ -221,6 +257,7 @@ pub(super) const ROWS: &[(&str, &[Rule])] = &[
             Unique("ports", "name"),
         ],
     ),
+    ("core.v1.TCPSocketAction", &[PortOrName("port")]),
     (
         "core.v1.Taint",
         &[
@@ -260,6 +297,7 @@ pub(super) const ROWS: &[(&str, &[Rule])] = &[
             OneOf("pathType", &["Exact", "ImplementationSpecific", "Prefix"]),
         ],
     ),
+    ("networking.v1.IngressServiceBackend", &[Required("name", ""), Name("name", names::dns1035_label)]),
     ("networking.v1.NetworkPolicyPort", &[OneOf("protocol", PROTOCOLS)]),
     ("node.v1.RuntimeClass", &[Required("handler", ""), Name("handler", names::dns1123_label)]),
     (

@@ -299,7 +299,7 @@ fn other_kinds_are_judged_in_upstreams_words() {
         (
             "v1/services",
             json!({"spec": {"ports": [{"port": 0}]}}),
-            "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive\nspec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive",
         ),
         (
             "v1/bindings",
@@ -347,6 +347,76 @@ fn other_kinds_are_judged_in_upstreams_words() {
             "v1/persistentvolumeclaims",
             json!({"spec": {"resources": {"requests": {"storage": "1Gi"}}}}),
             "spec.accessModes: Required value: at least 1 access mode is required",
+        ),
+    ] {
+        assert_eq!(created(path, value), expected, "{path}");
+    }
+}
+
+#[test]
+fn nested_structs_have_their_rules_wherever_they_stand() {
+    let container = |extra: Value| {
+        let mut container = json!({"name": "a", "image": "x"});
+        container.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        pod(container)
+    };
+    let deployment = |strategy: Value| {
+        json!({"spec": {"strategy": strategy, "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+    };
+    for (path, value, expected) in [
+        (
+            "v1/pods",
+            container(json!({"livenessProbe": {"httpGet": {}}})),
+            "spec.containers[0].livenessProbe.httpGet.port: Invalid value: 0: must be between 1 and 65535, inclusive",
+        ),
+        (
+            "v1/pods",
+            container(json!({"lifecycle": {"preStop": {}}})),
+            "spec.containers[0].lifecycle.preStop: Required value: must specify a handler type",
+        ),
+        (
+            "v1/pods",
+            container(
+                json!({"env": [{"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
+            ),
+            "spec.containers[0].env[0].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty",
+        ),
+        (
+            "v1/pods",
+            container(json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s"}}}]})),
+            "spec.containers[0].env[0].valueFrom.secretKeyRef.key: Required value",
+        ),
+        (
+            "v1/pods",
+            json!({"spec": {"containers": [{"name": "a", "image": "x"}], "volumes": [{"name": "v", "secret": {}}]}}),
+            "spec.volumes[0].secret.secretName: Required value",
+        ),
+        (
+            "v1/services",
+            json!({"spec": {"ports": [{"port": 80, "targetPort": "Bad_Name"}]}}),
+            "spec.ports[0].targetPort: Invalid value: \"Bad_Name\": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
+        ),
+        (
+            "apps/v1/deployments",
+            deployment(json!({"type": "Recreate", "rollingUpdate": {}})),
+            "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'",
+        ),
+        (
+            "apps/v1/deployments",
+            deployment(json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}})),
+            "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0",
+        ),
+        (
+            "networking.k8s.io/v1/ingresses",
+            json!({"spec": {}}),
+            "spec: Invalid value: []: either `defaultBackend` or `rules` must be specified",
+        ),
+        (
+            "apiextensions.k8s.io/v1/customresourcedefinitions",
+            json!({"metadata": {"name": "as.x.io"}, "spec": {"group": "x.io", "scope": "Namespaced", "names": {"plural": "bs", "kind": "B"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}}),
+            "metadata.name: Invalid value: \"as.x.io\": must be spec.names.plural+\".\"+spec.group",
         ),
     ] {
         assert_eq!(created(path, value), expected, "{path}");
@@ -424,6 +494,7 @@ fn every_row_names_a_field_of_its_type() {
             | Rule::Name(field, _)
             | Rule::Between(field, ..)
             | Rule::Port(field)
+            | Rule::PortOrName(field)
             | Rule::NotNegative(field)
             | Rule::Positive(field, _)
             | Rule::Unique(field, _)) = rule;

@@ -69,6 +69,43 @@ fn always(spec: &Object, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) 
     }
 }
 
+pub(super) fn strategy(strategy: &Object, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
+    let at = child(path, "rollingUpdate");
+    let Some(rolling) = object(strategy, "rollingUpdate") else { return };
+    if text(strategy, "type") == "Recreate" {
+        let why = "may not be specified when strategy `type` is 'Recreate'";
+        errors.push(FieldError::forbidden(&at, why));
+        return;
+    }
+    for field in ["maxUnavailable", "maxSurge"] {
+        percentage(rolling, field, &at, errors);
+    }
+    let is_none = |field: &str| matches!(rolling.get(field), Some(value) if *value == json!(0) || *value == json!("0%"));
+    if is_none("maxUnavailable") && is_none("maxSurge") {
+        let given = rolling.get("maxUnavailable").cloned().unwrap_or_default();
+        let why = "may not be 0 when `maxSurge` is 0";
+        errors.push(FieldError::invalid(&at.child("maxUnavailable"), given, why));
+    }
+}
+
+/// A number that is not negative, or a percentage.
+fn percentage(members: &Object, field: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    match members.get(field) {
+        Some(Value::String(given)) => {
+            let digits = given.strip_suffix('%').unwrap_or_default();
+            if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+                let why = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', \
+                           regex used for validation is '[0-9]+%')";
+                errors.push(FieldError::invalid(&path.child(field), given.as_str(), why));
+            }
+        }
+        Some(given) if given.as_i64().is_some_and(|given| given < 0) => {
+            errors.push(FieldError::invalid(&path.child(field), given.clone(), super::NOT_NEGATIVE));
+        }
+        _ => {}
+    }
+}
+
 pub(super) fn replication_controller(spec: &Object, path: Option<&Path<'_>>, errors: &mut Vec<FieldError>) {
     let none = Object::new();
     let selector = object(spec, "selector").unwrap_or(&none);
