@@ -3,7 +3,7 @@
 //! Invariants: all changes are applied in revision order, those of one revision together, and `revision()` moves only
 //! after the cache and every `Reader` have seen them. A broken watch resumes after the last revision seen. A compacted
 //! or inconsistent one reads the whole range anew: readers then get the differences, and watchers of the cache are told
-//! that they are too old. Not here: what the cache keeps (watch_cache.rs), the store's own revision (freshness.rs).
+//! that they are too old. Not here: what the cache keeps (watch_cache.rs), the store's own revision (store_revision.rs).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -35,9 +35,9 @@ mod reviews;
 // Objects: codecs, admission, registry, storage, feed.
 mod admission;
 mod bootstrap;
+mod compaction;
 mod endpoints;
 mod feed;
-mod freshness;
 mod negotiate;
 mod object;
 mod options;
@@ -45,6 +45,7 @@ mod registry;
 mod render;
 mod selection;
 mod storage;
+mod store_revision;
 mod strategy;
 mod watch_cache;
 
@@ -95,7 +96,7 @@ pub enum StartError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Credentials(#[from] authn::CredentialsError),
-    #[error("cannot open the audit log {path}")]
+    #[error("cannot open the audit log {path}: {source}")]
     AuditLog {
         path: String,
         #[source]

@@ -16,6 +16,8 @@ use crate::{Body, render};
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const YAML: &str = "application/yaml";
 pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// What `curl -d` claims its body is.
+const FORM: &str = "application/x-www-form-urlencoded";
 /// What 406 and 415 list.
 const MEDIA_TYPES: &[&str] = &[JSON, YAML, PROTOBUF];
 
@@ -153,7 +155,16 @@ fn wants_pretty(headers: &HeaderMap, query: &str) -> bool {
 pub(crate) fn content_type(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if media_type.is_empty() { JSON.to_owned() } else { media_type }
+    let is_json = media_type.is_empty() || (media_type == FORM && is_typed_by_hand(headers));
+    if is_json { JSON.to_owned() } else { media_type }
+}
+
+/// `curl -d @pod.json` names the wrong type, and people mean JSON. A browser is never taken for curl: the form type
+/// spares it the preflight that keeps foreign pages from posting with the user's certificate.
+fn is_typed_by_hand(headers: &HeaderMap) -> bool {
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let from_a_page = ["origin", "referer", "sec-fetch-site"].iter().any(|name| headers.contains_key(*name));
+    agent.starts_with("curl/") && !from_a_page
 }
 
 /// A body as a tree, before its fields are checked, and what was odd about it (duplicate fields).
@@ -197,6 +208,25 @@ pub(crate) fn encode_object(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_form_type_is_json_only_from_curl_itself() {
+        let headers = |pairs: &[(&'static str, &'static str)]| {
+            pairs
+                .iter()
+                .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+                .collect::<HeaderMap>()
+        };
+        let form = ("content-type", FORM);
+        assert_eq!(content_type(&headers(&[form, ("user-agent", "curl/8.0")])), JSON);
+        assert_eq!(content_type(&headers(&[form, ("user-agent", "Mozilla/5.0")])), FORM);
+        assert_eq!(
+            content_type(&headers(&[form, ("user-agent", "curl/8.0"), ("origin", "https://x")])),
+            FORM
+        );
+        assert_eq!(content_type(&headers(&[form])), FORM);
+        assert_eq!(content_type(&headers(&[])), JSON);
+    }
 
     const SINGLE: Offer = Offer { protobuf: true, shapes: Some(false) };
     const LIST: Offer = Offer { protobuf: true, shapes: Some(true) };

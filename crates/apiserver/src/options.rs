@@ -12,6 +12,9 @@ use crate::request_info::query_pairs;
 /// Longest `fieldManager`. Source: upstream metav1 validation `FieldManagerMaxLength`.
 const FIELD_MANAGER_LENGTH_MAX: usize = 128;
 
+/// Longest watch that a client can ask for: a month. Longer ones end then, as any watch may.
+const WATCH_S_MAX: u64 = 30 * 86_400;
+
 /// What to do about unknown and duplicate fields of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum FieldValidation {
@@ -304,6 +307,7 @@ impl Raw {
                 "limit" if !value.is_empty() => raw.limit = integer(&value)?,
                 "timeoutSeconds" if !value.is_empty() => {
                     raw.timeout_s = u64::try_from(integer(&value)?).ok().filter(|timeout_s| *timeout_s > 0);
+                    raw.timeout_s = raw.timeout_s.map(|timeout_s| timeout_s.min(WATCH_S_MAX));
                 }
                 "allowWatchBookmarks" => raw.bookmarks = boolean(&value)?,
                 "sendInitialEvents" => raw.initial_events = Some(boolean(&value)?),

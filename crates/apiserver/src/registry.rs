@@ -23,11 +23,12 @@ pub(crate) use delete::Deleted;
 pub(crate) use update::{Part, Source, Updated};
 
 use crate::admission::Admission;
+use crate::compaction;
 use crate::feed::{Feed, Reader};
-use crate::freshness::Freshness;
 use crate::object::Object;
 use crate::options::WriteOptions;
 use crate::storage::Storage;
+use crate::store_revision::StoreRevision;
 use crate::strategy::addresses::Addresses;
 use crate::watch_cache::{KindCache, WatchCache};
 use crate::{ApiServer, Config, StartError, User};
@@ -40,7 +41,7 @@ pub(crate) struct Registry {
     storage: Storage,
     cache: Arc<WatchCache>,
     feed: Arc<Feed>,
-    freshness: Freshness,
+    store_revision: StoreRevision,
     admission: Admission,
     addresses: Addresses,
     event_ttl_s: i64,
@@ -85,6 +86,7 @@ impl Registry {
         let feed = Feed::new(storage.clone(), cache.clone(), readers);
         let mut synced = feed.subscribe();
         tokio::spawn(feed.clone().run(shutdown.clone()));
+        tokio::spawn(compaction::run(storage.clone(), config.etcd_compaction_interval, shutdown.clone()));
         tokio::select! {
             () = shutdown.cancelled() => return Err(StartError::Stopped),
             synced = synced.wait_for(|revision| *revision > 0) => {
@@ -92,7 +94,7 @@ impl Registry {
             }
         }
         Ok(Registry {
-            freshness: Freshness::start(storage.clone(), shutdown),
+            store_revision: StoreRevision::start(storage.clone(), shutdown),
             storage,
             cache,
             feed,
@@ -125,7 +127,7 @@ impl Registry {
 
     /// The store's current revision, by a linearizable read that may be shared with others.
     pub(crate) async fn store_revision(&self) -> Result<i64, Status> {
-        Ok(self.freshness.revision().await?)
+        Ok(self.store_revision.read().await?)
     }
 
     /// Whether the store answers a linearizable read.
@@ -166,14 +168,38 @@ pub(crate) fn group_kind(resource: &Resource) -> GroupKind<'static> {
     GroupKind::new(resource.group, resource.kind)
 }
 
-/// What is compared to find out whether an update changes anything: all but the revision.
+/// Whether an update changes anything but the revision.
 fn same_content(a: &Value, b: &Value) -> bool {
-    let mut a = a.clone();
-    let mut b = b.clone();
-    for value in [&mut a, &mut b] {
-        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.shift_remove("resourceVersion");
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return a == b };
+    let same_field = |name: &str, a: &Value, b: &Value| match (name, a.as_object(), b.as_object()) {
+        ("metadata", Some(a), Some(b)) => {
+            a.iter().all(|(name, value)| name == "resourceVersion" || b.get(name) == Some(value))
         }
+        _ => a == b,
+    };
+    let fields = |metadata: Option<&Value>| {
+        let fields = metadata.and_then(Value::as_object).into_iter().flatten();
+        fields.filter(|(name, _)| name.as_str() != "resourceVersion").count()
+    };
+    a.len() == b.len()
+        && fields(a.get("metadata")) == fields(b.get("metadata"))
+        && a.iter().all(|(name, value)| b.get(name).is_some_and(|other| same_field(name, value, other)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn content_is_everything_but_the_revision() {
+        let object = |version: &str, label: &str| json!({"metadata": {"name": "a", "resourceVersion": version, "labels": {"x": label}}, "spec": {}});
+        let bare = json!({"metadata": {"name": "a", "labels": {"x": "y"}}, "spec": {}});
+        assert!(same_content(&object("1", "y"), &object("2", "y")));
+        assert!(same_content(&object("1", "y"), &bare) && same_content(&bare, &object("1", "y")));
+        assert!(!same_content(&object("1", "y"), &object("1", "z")));
+        let more = json!({"metadata": {"name": "a", "labels": {"x": "y"}, "uid": "u"}, "spec": {}});
+        assert!(!same_content(&bare, &more) && !same_content(&more, &bare));
+        assert!(!same_content(&bare, &json!({"metadata": {"name": "a", "labels": {"x": "y"}}})));
     }
-    a == b
 }

@@ -27,6 +27,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// etcd3/lease_manager.go (1 000 objects, 5 % of the TTL and at most 60 s).
 const LEASE_OBJECTS_MAX: u32 = 1_000;
 const LEASE_REUSE_S_MAX: i64 = 60;
+/// Outside of `/registry`, as upstream has it.
+const COMPACTION_KEY: &[u8] = b"compact_rev_key";
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ReadError {
@@ -81,6 +83,14 @@ pub(crate) struct Page {
     /// The store's revision when it was read; the pinned one if the request named one.
     pub(crate) revision: i64,
     pub(crate) more: bool,
+}
+
+/// What a server knows of the key that all servers count compactions with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CompactionRound {
+    version: i64,
+    /// The store's revision when the round ended; 0 before the first.
+    revision: i64,
 }
 
 #[derive(Clone)]
@@ -270,11 +280,43 @@ impl Storage {
         if answer.succeeded {
             return Ok(Swapped::At(answer.header.map(|header| header.revision).unwrap_or_default()));
         }
-        let current = answer.responses.into_iter().find_map(|response| match response.response {
-            Some(response_op::Response::ResponseRange(range)) => range.kvs.into_iter().next(),
-            _ => None,
-        });
+        let current = read_back(answer.responses);
         Ok(Swapped::Changed(current.map(|kv| Stored { value: kv.value, revision: kv.mod_revision })))
+    }
+
+    /// One turn of `compaction::run`: whoever counts the shared key up compacts to what it saw a round earlier.
+    pub(crate) async fn compact_round(&self, round: CompactionRound) -> Result<CompactionRound, String> {
+        let key = Bytes::from_static(COMPACTION_KEY);
+        let compare = pb::Compare {
+            result: CompareResult::Equal as i32,
+            target: CompareTarget::Version as i32,
+            key: key.clone(),
+            target_union: Some(TargetUnion::Version(round.version)),
+            ..Default::default()
+        };
+        let put = pb::PutRequest {
+            key: key.clone(),
+            value: Bytes::from(round.revision.to_string()),
+            ..Default::default()
+        };
+        let read = pb::RangeRequest { key, limit: 1, ..Default::default() };
+        let request = pb::TxnRequest {
+            compare: vec![compare],
+            success: vec![pb::RequestOp { request: Some(request_op::Request::RequestPut(put)) }],
+            failure: vec![pb::RequestOp { request: Some(request_op::Request::RequestRange(read)) }],
+        };
+        let mut kv = self.client.kv.clone();
+        let answer = kv.txn(request).await.map_err(|status| status.message().to_owned())?.into_inner();
+        let revision = answer.header.map(|header| header.revision).unwrap_or_default();
+        if !answer.succeeded {
+            let version = read_back(answer.responses).map_or(0, |kv| kv.version);
+            return Ok(CompactionRound { version, revision });
+        }
+        if round.revision > 0 {
+            let request = pb::CompactionRequest { revision: round.revision, ..Default::default() };
+            kv.compact(request).await.map_err(|status| status.message().to_owned())?;
+        }
+        Ok(CompactionRound { version: round.version + 1, revision })
     }
 
     /// A lease that lives at least `ttl_s`, shared by what is written within a short window; 0 = none.
@@ -315,6 +357,14 @@ pub(crate) fn encode(value: &Value) -> Bytes {
         metadata.remove("selfLink");
     }
     Bytes::from(serde_json::to_vec(&value).expect("a JSON tree serializes into memory"))
+}
+
+/// The row that a transaction read because its compare failed.
+fn read_back(responses: Vec<pb::ResponseOp>) -> Option<wire::mvccpb::KeyValue> {
+    responses.into_iter().find_map(|response| match response.response {
+        Some(response_op::Response::ResponseRange(range)) => range.kvs.into_iter().next(),
+        _ => None,
+    })
 }
 
 fn put(key: &str, value: Bytes, lease: i64) -> request_op::Request {

@@ -13,6 +13,7 @@ use apimachinery::Value;
 use apimachinery::kinds::Resource;
 use apimachinery::meta;
 use apimachinery::status::{FieldError, Path, Status};
+use serde_json::Map;
 
 use crate::registry::Part;
 
@@ -179,6 +180,18 @@ pub(crate) fn returns_deleted_object(stored: &Resource) -> bool {
         "resourcequotas",
     ];
     stored.group.is_empty() && kinds.contains(&stored.plural)
+}
+
+/// The map under `part`, made when there is none.
+fn fields_of<'a>(value: &'a mut Value, part: &str) -> &'a mut Map<String, Value> {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    let field = &mut value[part];
+    if !field.is_object() {
+        *field = Value::Object(Map::new());
+    }
+    field.as_object_mut().expect("made an object just above")
 }
 
 fn remove(value: &mut Value, field: &str) {

@@ -180,6 +180,10 @@ impl Watcher {
             };
             if events.is_empty() {
                 self.seen = self.seen.max(applied);
+                if Instant::now() >= self.next_bookmark && self.bookmarks {
+                    self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
+                    return Some(self.bookmark(false));
+                }
             } else {
                 let mut out = Vec::new();
                 for event in &events {
@@ -196,11 +200,8 @@ impl Watcher {
                     self.ended = true;
                     return self.bookmarks.then(|| self.bookmark(false));
                 }
-                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
-                    self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
-                    // What was applied while this slept is read before the bookmark speaks for it.
-                    return Some(self.bookmark(false));
-                }
+                // What was applied meanwhile is read before the bookmark speaks for it.
+                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {}
                 () = self.cursor.changed() => {}
             }
         }

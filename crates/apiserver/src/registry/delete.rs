@@ -164,7 +164,7 @@ fn decide(stored: &Resource, old: &Value, options: &DeleteOptions) -> Next {
         return Next::Remove;
     }
     meta::of_mut(&mut new).set_finalizers(&finalizers);
-    mark_deleted(&mut new, now_s() + grace_s, grace_s, stored);
+    mark_deleted(&mut new, now_s().saturating_add(grace_s), grace_s, stored);
     Next::Put(new)
 }
 
@@ -186,7 +186,7 @@ fn decide_again(stored: &Resource, old: &Value, options: &DeleteOptions) -> Next
     }
     let due_s = view.deletion_timestamp().and_then(time::parse_s).unwrap_or_else(now_s);
     let mut new = old.clone();
-    let meta_due = time::format_s(due_s - left_s + wanted_s);
+    let meta_due = time::format_s(due_s.saturating_sub(left_s).saturating_add(wanted_s));
     meta::of_mut(&mut new).set_deletion(&meta_due, wanted_s);
     Next::Put(new)
 }

@@ -110,7 +110,7 @@ impl Addresses {
         }
         let kept = old.is_some_and(|old| !wanted.is_empty() && text(old, "clusterIP") == wanted);
         if wanted == HEADLESS || kept {
-            service["spec"]["clusterIPs"] = json!([wanted]);
+            super::fields_of(service, "spec").insert("clusterIPs".to_owned(), json!([wanted]));
             set_family(service);
             return Ok(Claims::default());
         }
@@ -120,8 +120,8 @@ impl Addresses {
             "" => self.claim_any(registry, write, &owner).await?,
             wanted => self.claim_named(registry, write, wanted, &owner, &name).await?,
         };
-        service["spec"]["clusterIP"] = json!(address);
-        service["spec"]["clusterIPs"] = json!([address]);
+        super::fields_of(service, "spec").insert("clusterIP".to_owned(), json!(address));
+        super::fields_of(service, "spec").insert("clusterIPs".to_owned(), json!([address]));
         set_family(service);
         let addresses = revision.map(|revision| (address, revision)).into_iter().collect();
         Ok(Claims { addresses })
@@ -254,7 +254,10 @@ impl Addresses {
         let mut taken = taken_node_ports(registry, &mine);
         taken.extend(node_ports(service));
         let (low, high) = self.node_ports;
-        let Some(ports) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) else { return };
+        let Some(ports) = super::fields_of(service, "spec").get_mut("ports").and_then(Value::as_array_mut)
+        else {
+            return;
+        };
         for port in ports {
             if port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) != 0 || low > high {
                 continue;
@@ -294,13 +297,15 @@ fn keep_allocated(service: &mut Value, old: &Value) {
         return;
     }
     if text(service, "clusterIP").is_empty() && !text(old, "clusterIP").is_empty() {
-        service["spec"]["clusterIP"] = json!(text(old, "clusterIP"));
+        super::fields_of(service, "spec").insert("clusterIP".to_owned(), json!(text(old, "clusterIP")));
     }
     if !matches!(text(service, "type"), "NodePort" | "LoadBalancer") {
         return;
     }
     let old_ports = old.get("spec").and_then(|spec| spec.get("ports")).and_then(Value::as_array);
-    let Some(ports) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) else { return };
+    let Some(ports) = super::fields_of(service, "spec").get_mut("ports").and_then(Value::as_array_mut) else {
+        return;
+    };
     for port in ports.iter_mut().filter(|port| port.get("nodePort").is_none()) {
         let same =
             |known: &&Value| ["port", "protocol"].iter().all(|field| known.get(*field) == port.get(*field));

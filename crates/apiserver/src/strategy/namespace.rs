@@ -26,10 +26,7 @@ pub(super) fn keep_finalizers(new: &mut Value, old: &Value) {
 
 pub(super) fn set_finalizers(value: &mut Value, finalizers: Option<Value>) {
     let finalizers = finalizers.filter(|list| list.as_array().is_some_and(|list| !list.is_empty()));
-    if !value.get("spec").is_some_and(Value::is_object) {
-        value["spec"] = json!({});
-    }
-    let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let spec = super::fields_of(value, "spec");
     match finalizers {
         Some(finalizers) => spec.insert("finalizers".to_owned(), finalizers),
         None => spec.shift_remove("finalizers"),
@@ -37,10 +34,7 @@ pub(super) fn set_finalizers(value: &mut Value, finalizers: Option<Value>) {
 }
 
 pub(super) fn begin_deletion(value: &mut Value) {
-    if !value.get("status").is_some_and(Value::is_object) {
-        value["status"] = json!({});
-    }
-    value["status"]["phase"] = json!("Terminating");
+    super::fields_of(value, "status").insert("phase".to_owned(), json!("Terminating"));
 }
 
 pub(super) fn has_finalizers(value: &Value) -> bool {

@@ -9,6 +9,8 @@ use serde_json::json;
 
 /// Source: upstream core/v1 `DefaultTerminationGracePeriodSeconds`.
 const GRACE_PERIOD_S: i64 = 30;
+/// Ten years: longer than any pod means, and far from where times overflow.
+const GRACE_PERIOD_S_MAX: i64 = 10 * 365 * 86_400;
 const BINDING: GroupResource<'static> = GroupResource::new("", "pods/binding");
 
 pub(super) fn prepare_create(pod: &mut Value) {
@@ -43,7 +45,7 @@ pub(super) fn grace_period_s(pod: &Value, requested: Option<i64>) -> i64 {
     let of_pod = pod.get("spec").and_then(|spec| spec.get("terminationGracePeriodSeconds"));
     let period_s = requested.or_else(|| of_pod.and_then(Value::as_i64)).unwrap_or(GRACE_PERIOD_S);
     // Negative values mean one second, as upstream treats them.
-    if period_s < 0 { 1 } else { period_s }
+    if period_s < 0 { 1 } else { period_s.min(GRACE_PERIOD_S_MAX) }
 }
 
 /// The pod as a Binding leaves it. `pod` is the current state.
@@ -77,7 +79,7 @@ pub(crate) fn bind(pod: &Value, name: &str, binding: &Value, now_s: i64) -> Resu
         return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     let mut bound = pod.clone();
-    bound["spec"]["nodeName"] = json!(node);
+    super::fields_of(&mut bound, "spec").insert("nodeName".to_owned(), json!(node));
     let mut metadata = meta::of_mut(&mut bound);
     for (key, value) in sent.annotations() {
         metadata.set_annotation(key, value);
@@ -109,9 +111,6 @@ fn set_scheduled(pod: &mut Value, now_s: i64) {
         "lastTransitionTime": time::format_s(now_s),
     });
     let condition = without_nulls(condition);
-    if !pod.get("status").is_some_and(Value::is_object) {
-        pod["status"] = json!({});
-    }
     let mut conditions: Vec<Value> = list(pod, "status", "conditions").cloned().collect();
     let scheduled =
         conditions.iter_mut().find(|condition| condition.get("type") == Some(&json!("PodScheduled")));
@@ -119,7 +118,7 @@ fn set_scheduled(pod: &mut Value, now_s: i64) {
         Some(known) => *known = condition,
         None => conditions.push(condition),
     }
-    pod["status"]["conditions"] = Value::Array(conditions);
+    super::fields_of(pod, "status").insert("conditions".to_owned(), Value::Array(conditions));
 }
 
 fn without_nulls(mut value: Value) -> Value {

@@ -52,7 +52,7 @@ pub(crate) fn apply(workload: &Value, scale: &Value) -> Result<Value, Vec<FieldE
         return Err(vec![FieldError::invalid(&spec.child("replicas"), replicas, why)]);
     }
     let mut scaled = workload.clone();
-    scaled["spec"]["replicas"] = json!(replicas);
+    super::fields_of(&mut scaled, "spec").insert("replicas".to_owned(), json!(replicas));
     let sent = meta::of(scale);
     let mut meta = meta::of_mut(&mut scaled);
     if !sent.resource_version().is_empty() {

@@ -40,8 +40,12 @@ pub(crate) async fn start() -> Server {
 }
 
 pub(crate) async fn start_on(etcd: FakeEtcd) -> Server {
+    start_with(etcd, Config::default()).await
+}
+
+pub(crate) async fn start_with(etcd: FakeEtcd, config: Config) -> Server {
     let stop = CancellationToken::new();
-    let config = Config { authorization_modes: vec![AuthorizationMode::AlwaysAllow], ..Config::default() };
+    let config = Config { authorization_modes: vec![AuthorizationMode::AlwaysAllow], ..config };
     let api = apiserver::start(config, etcd.client(), stop.clone()).await.unwrap();
     Server { api, etcd, _stop: stop.drop_guard() }
 }

@@ -100,6 +100,10 @@ impl FakeEtcd {
         Some((String::from_utf8_lossy(&row.value).into_owned(), row.lease))
     }
 
+    pub(crate) fn compacted(&self) -> i64 {
+        self.state.lock().unwrap().compacted
+    }
+
     pub(crate) fn compact(&self, revision: i64) {
         self.state.lock().unwrap().compacted = revision;
     }
@@ -227,10 +231,16 @@ impl Kv for FakeEtcd {
         let request = request.into_inner();
         let mut state = self.state.lock().unwrap();
         let succeeded = request.compare.iter().all(|compare| {
-            let Some(pb::compare::TargetUnion::ModRevision(expected)) = compare.target_union else {
-                panic!("the API server compares mod revisions only");
-            };
-            state.get(&compare.key).map_or(0, |kv| kv.mod_revision) == expected
+            let current = state.get(&compare.key);
+            match compare.target_union {
+                Some(pb::compare::TargetUnion::ModRevision(expected)) => {
+                    current.map_or(0, |kv| kv.mod_revision) == expected
+                }
+                Some(pb::compare::TargetUnion::Version(expected)) => {
+                    current.map_or(0, |kv| kv.version) == expected
+                }
+                _ => panic!("the API server compares revisions and versions only"),
+            }
         });
         let operations = if succeeded { request.success } else { request.failure };
         let writes =

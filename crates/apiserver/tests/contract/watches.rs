@@ -1,8 +1,11 @@
 //! Watch: where it begins, what it sends, how it ends.
 
+use std::time::Duration;
+
+use apiserver::Config;
 use serde_json::json;
 
-use crate::client::{brief, start, start_on, version};
+use crate::client::{SOON, brief, start, start_on, start_with, version};
 use crate::fake_etcd::FakeEtcd;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -193,4 +196,22 @@ async fn a_slow_reader_holds_nobody_up() {
         assert_eq!(quick.brief().await, format!("ADDED m{round:03}"));
     }
     assert_eq!(slow.briefs(300).await.last().unwrap(), "ADDED m299");
+}
+
+#[tokio::test]
+async fn history_is_compacted_by_one_server_per_round_a_round_late() {
+    let etcd = FakeEtcd::new();
+    let config = || Config { etcd_compaction_interval: Duration::from_millis(200), ..Config::default() };
+    let one = start_with(etcd.clone(), config()).await;
+    let _two = start_with(etcd.clone(), config()).await;
+    let before = version(&one.config_map("a", json!({})).await);
+    let deadline = tokio::time::Instant::now() + SOON;
+    while etcd.compacted() < before {
+        assert!(tokio::time::Instant::now() < deadline, "compacted at {}", etcd.compacted());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The revision of the last round is still there.
+    assert!(etcd.compacted() < etcd.revision());
+    let (rounds, _) = etcd.value("compact_rev_key").unwrap();
+    assert!(rounds.parse::<i64>().unwrap() >= before);
 }

@@ -14,18 +14,18 @@ const WAITING_MAX: usize = 4_096;
 type Question = oneshot::Sender<Result<i64, ReadError>>;
 
 #[derive(Clone)]
-pub(crate) struct Freshness {
+pub(crate) struct StoreRevision {
     questions: mpsc::Sender<Question>,
 }
 
-impl Freshness {
-    pub(crate) fn start(storage: Storage, shutdown: CancellationToken) -> Freshness {
+impl StoreRevision {
+    pub(crate) fn start(storage: Storage, shutdown: CancellationToken) -> StoreRevision {
         let (questions, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(answer(storage, waiting, shutdown));
-        Freshness { questions }
+        StoreRevision { questions }
     }
 
-    pub(crate) async fn revision(&self) -> Result<i64, ReadError> {
+    pub(crate) async fn read(&self) -> Result<i64, ReadError> {
         let stopping = || ReadError::Unavailable("the server is shutting down".to_owned());
         let (question, answer) = oneshot::channel();
         self.questions.send(question).await.map_err(|_| stopping())?;
