@@ -1,5 +1,5 @@
 //! The rows. A row starts from what most kinds do (namespaced, all verbs, PUT without resourceVersion allowed) and says
-//! how its kind differs. Facts: upstream's `pkg/registry/*/strategy.go` and `storage.go`.
+//! how its kind differs; the file is long because every served kind is in it. Facts: upstream's `pkg/registry/*/strategy.go` and `storage.go`.
 
 use super::{Group, Resource, Strategy, Subresources, Verbs};
 
