@@ -4,6 +4,7 @@
 //! one Status. Work is bounded: operations, copied bytes. Not here: parsing of bodies (json.rs, yaml.rs), defaults,
 //! what a caller may change, retries after a conflict (the registry).
 
+pub mod apply;
 mod json;
 mod strategic;
 

@@ -167,10 +167,11 @@ fn row(
 ) -> Value {
     let mut row = Map::new();
     row.insert("cells".to_owned(), Value::Array(cells(resource, object, now_s)));
-    if resource.group.is_empty() && resource.plural == "pods" {
-        if let Some(condition) = pod::row_condition(object) {
-            row.insert("conditions".to_owned(), json!([condition]));
-        }
+    if resource.group.is_empty()
+        && resource.plural == "pods"
+        && let Some(condition) = pod::row_condition(object)
+    {
+        row.insert("conditions".to_owned(), json!([condition]));
     }
     let object = match include {
         IncludeObject::None => Value::Null,
