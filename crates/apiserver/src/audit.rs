@@ -87,7 +87,9 @@ fn audit_id(parts: &Parts) -> HeaderValue {
     match sent {
         Some(value) => value.clone(),
         // A uuid is always a valid header; the fallback cannot be reached.
-        None => HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("-")),
+        None => {
+            HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("-"))
+        }
     }
 }
 

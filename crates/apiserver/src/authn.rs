@@ -85,7 +85,10 @@ impl Authenticator {
         if failures.is_empty() {
             failures.push("no credentials provided".to_string());
         }
-        Err(Refusal { attempted: attempted(certificates.is_empty(), &parts.headers), why: failures.join("; ") })
+        Err(Refusal {
+            attempted: attempted(certificates.is_empty(), &parts.headers),
+            why: failures.join("; "),
+        })
     }
 
     /// The user of a token, for TokenReview.

@@ -65,7 +65,6 @@ pub(crate) struct Authorized {
     parts: Parts,
     /// Behind a lock only to be `Sync`: bodies are read by one task and are not.
     body: parking_lot::Mutex<Option<Body>>,
-    audit: audit::Context,
     deadline: Option<Instant>,
 }
 
@@ -121,7 +120,10 @@ impl<'a> Attributes<'a> {
             "" => "at the cluster scope".to_string(),
             namespace => format!("in the namespace {}", quote(namespace)),
         };
-        format!("User {user} cannot {verb} resource {resource} in API group {} {scope}", quote(self.api_group))
+        format!(
+            "User {user} cannot {verb} resource {resource} in API group {} {scope}",
+            quote(self.api_group)
+        )
     }
 }
 
@@ -206,7 +208,7 @@ impl Authorizer {
         if !allowed {
             return Err(attributes.forbidden(reason));
         }
-        Ok(Authorized { caller, info, parts, body: parking_lot::Mutex::new(Some(body)), audit: audit.clone(), deadline })
+        Ok(Authorized { caller, info, parts, body: parking_lot::Mutex::new(Some(body)), deadline })
     }
 }
 
@@ -228,18 +230,14 @@ impl Authorized {
         self.deadline
     }
 
-    pub(crate) fn audit(&self) -> &audit::Context {
-        &self.audit
-    }
-
     /// The whole body, once; a second call gives nothing. At most `BODY_BYTES_MAX`, and within the deadline.
     pub(crate) async fn read_body(&mut self) -> Result<Bytes, Status> {
         let body = self.body.get_mut().take().unwrap_or_else(response::empty);
         let read = collect(body);
         let read = match self.deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, read)
-                .await
-                .map_err(|_| Status::timeout("the request body did not arrive within the allotted timeout", 0))?,
+            Some(deadline) => tokio::time::timeout_at(deadline, read).await.map_err(|_| {
+                Status::timeout("the request body did not arrive within the allotted timeout", 0)
+            })?,
             None => read.await,
         };
         match read {

@@ -21,12 +21,17 @@ use tracing::error;
 
 use crate::authn::x509::PeerCertificates;
 use crate::request_info::{self, PathError, RequestInfo};
-use crate::{ApiServer, Body, User, audit, compression, cors, endpoints, fairness, flags, impersonation, nonresource};
+use crate::{
+    ApiServer, Body, User, audit, compression, cors, endpoints, fairness, flags, impersonation, nonresource,
+};
 use crate::{metrics, response};
 
 /// Where a request came from. Made once per connection.
 pub(crate) enum Origin {
-    Network { peer: SocketAddr, certificates: PeerCertificates },
+    Network {
+        peer: SocketAddr,
+        certificates: PeerCertificates,
+    },
     /// Another part of this process; its identity is not up for proof.
     InProcess(User),
 }
@@ -154,7 +159,9 @@ fn deadline(server: &ApiServer, parts: &Parts, info: &RequestInfo) -> Result<Opt
             Ok(Duration::ZERO) => longest,
             Ok(timeout) => timeout.min(longest),
             Err(why) => {
-                return Err(Status::bad_request(format!("invalid timeout specified in the request URL - {why}")));
+                return Err(Status::bad_request(format!(
+                    "invalid timeout specified in the request URL - {why}"
+                )));
             }
         },
     };
@@ -184,7 +191,10 @@ impl Head {
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
         let level = audit.with_caller(fairness::level);
         headers.insert("x-kubernetes-pf-flowschema-uid", HeaderValue::from_static(level.flow_schema_uid()));
-        headers.insert("x-kubernetes-pf-prioritylevel-uid", HeaderValue::from_static(level.priority_level_uid()));
+        headers.insert(
+            "x-kubernetes-pf-prioritylevel-uid",
+            HeaderValue::from_static(level.priority_level_uid()),
+        );
         let chance = server.config().goaway_chance;
         if self.is_http2 && chance > 0.0 && rand::random::<f64>() < chance {
             // hyper turns this into GOAWAY on HTTP/2: the client reconnects, perhaps to another member.

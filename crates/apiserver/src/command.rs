@@ -91,10 +91,13 @@ async fn run(flags: Flags, mut warnings: Vec<String>) -> Result<(), RunError> {
         return Err(ConfigError::NoEtcd.into());
     }
     let tls = server_config(&config)?;
-    let store = wire::Client::new(wire::Transport::connect(&config.etcd_servers, store_tls(&config)?, STORE_CALL_TIMEOUT)?);
+    let store = wire::Client::new(wire::Transport::connect(
+        &config.etcd_servers,
+        store_tls(&config)?,
+        STORE_CALL_TIMEOUT,
+    )?);
     let address = SocketAddr::new(config.bind_address, config.secure_port);
-    let listener =
-        TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
     let stopped = CancellationToken::new();
@@ -113,9 +116,15 @@ async fn run(flags: Flags, mut warnings: Vec<String>) -> Result<(), RunError> {
 
 fn store_tls(config: &Config) -> Result<Option<wire::ClientTls>, RunError> {
     let read = |flag: &'static str, path: &Option<std::path::PathBuf>| -> Result<Option<Vec<u8>>, RunError> {
-        path.as_deref().map(|path: &Path| {
-            std::fs::read(path).map_err(|source| RunError::Unreadable { flag, path: path.display().to_string(), source })
-        }).transpose()
+        path.as_deref()
+            .map(|path: &Path| {
+                std::fs::read(path).map_err(|source| RunError::Unreadable {
+                    flag,
+                    path: path.display().to_string(),
+                    source,
+                })
+            })
+            .transpose()
     };
     let ca_pem = read("--etcd-cafile", &config.etcd_cafile)?;
     let cert_pem = read("--etcd-certfile", &config.etcd_certfile)?;

@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn only_matching_origins_get_headers_and_preflights() {
-        let config = Config { cors_allowed_origins: vec!["^https://ui\\.example$".to_string()], ..Config::default() };
+        let config =
+            Config { cors_allowed_origins: vec!["^https://ui\\.example$".to_string()], ..Config::default() };
         let cors = Cors::new(&config).unwrap();
         let own = request(Method::OPTIONS, "https://ui.example");
         assert_eq!(cors.allowed(&own), Some(HeaderValue::from_static("https://ui.example")));

@@ -29,7 +29,7 @@ const CONFLICTS_MAX: usize = 5;
 #[derive(Debug, thiserror::Error)]
 enum CallError {
     #[error("{method} {path}: {status}")]
-    Refused { method: Method, path: String, status: Status },
+    Refused { method: Method, path: String, status: Box<Status> },
     #[error("{method} {path}: {why}")]
     Broken { method: Method, path: String, why: String },
 }
@@ -40,13 +40,15 @@ pub(crate) async fn ensure(server: &ApiServer) -> Result<(), StartError> {
     let namespaces = NAMESPACES.iter().map(|name| ensure_namespace(server, name));
     run(namespaces).await.map_err(failed)?;
     let existing = existing_policy(server).await.map_err(failed)?;
-    run(policy::objects().into_iter().map(|wanted| reconcile(server, wanted, &existing))).await.map_err(failed)?;
-    bootstrap::kubernetes_service(server)
+    run(policy::objects().into_iter().map(|wanted| reconcile(server, wanted, &existing)))
         .await
-        .map_err(|status| StartError::Bootstrap(status.to_string()))
+        .map_err(failed)?;
+    bootstrap::kubernetes_service(server).await.map_err(|status| StartError::Bootstrap(status.to_string()))
 }
 
-async fn run(work: impl Iterator<Item = impl Future<Output = Result<(), CallError>>>) -> Result<(), CallError> {
+async fn run(
+    work: impl Iterator<Item = impl Future<Output = Result<(), CallError>>>,
+) -> Result<(), CallError> {
     stream::iter(work).map(Ok).try_for_each_concurrent(CONCURRENT, |one| one).await
 }
 
@@ -146,7 +148,12 @@ fn tolerate_existing(outcome: Result<Value, CallError>) -> Result<(), CallError>
 }
 
 /// One request to ourselves.
-async fn call(server: &ApiServer, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
+async fn call(
+    server: &ApiServer,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Value, CallError> {
     let broken = |why: String| CallError::Broken { method: method.clone(), path: path.to_string(), why };
     let body_bytes = body.map(Value::to_string).unwrap_or_default();
     let request = Request::builder()
@@ -162,7 +169,7 @@ async fn call(server: &ApiServer, method: Method, path: &str, body: Option<&Valu
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
     match Status::from_value(&value) {
         _ if code == StatusCode::OK || code == StatusCode::CREATED => Ok(value),
-        Some(status) => Err(CallError::Refused { method, path: path.to_string(), status }),
+        Some(status) => Err(CallError::Refused { method, path: path.to_string(), status: Box::new(status) }),
         None => Err(broken(format!("status {code}"))),
     }
 }
@@ -184,7 +191,10 @@ mod tests {
         let result = completed(&role(&["watch"], "true"), &role(&["get", "watch"], "true")).unwrap();
         let rules = Rule::read_all(&result);
         assert_eq!(rules.len(), 2);
-        assert_eq!((rules[0].verbs.as_slice(), rules[1].verbs.as_slice()), (&["watch".to_string()][..], &["get".to_string()][..]));
+        assert_eq!(
+            (rules[0].verbs.as_slice(), rules[1].verbs.as_slice()),
+            (&["watch".to_string()][..], &["get".to_string()][..])
+        );
     }
 
     #[test]
@@ -196,7 +206,8 @@ mod tests {
     #[test]
     fn a_binding_gets_its_missing_subjects() {
         let binding = |names: &[&str]| {
-            let subjects: Vec<Value> = names.iter().map(|name| json!({"kind": "Group", "name": name})).collect();
+            let subjects: Vec<Value> =
+                names.iter().map(|name| json!({"kind": "Group", "name": name})).collect();
             json!({"metadata": {"annotations": {AUTOUPDATE: "true"}}, "subjects": subjects})
         };
         let result = completed(&binding(&["own"]), &binding(&["system:masters"])).unwrap();

@@ -20,7 +20,8 @@ use crate::{ApiServer, Authorized, Body, response};
 
 const AGGREGATED: HeaderValue =
     HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
-const ACCEPTED: &[&str] = &["application/json", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"];
+const ACCEPTED: &[&str] =
+    &["application/json", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"];
 
 /// Documents that have been asked for. The table of kinds is fixed, so there are at most as many as paths.
 #[derive(Default)]
@@ -55,9 +56,12 @@ impl Document {
 
     /// The document, or 304 when the client has it.
     pub(crate) fn answer(&self, content_type: HeaderValue, headers: &HeaderMap) -> Response<Body> {
-        let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-            value.split(',').any(|tag| tag.trim().trim_start_matches("W/").as_bytes() == self.etag.as_bytes())
-        });
+        let known =
+            headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+                value
+                    .split(',')
+                    .any(|tag| tag.trim().trim_start_matches("W/").as_bytes() == self.etag.as_bytes())
+            });
         let mut answer = if known {
             let mut answer = Response::new(response::empty());
             *answer.status_mut() = StatusCode::NOT_MODIFIED;
@@ -103,7 +107,8 @@ pub(crate) fn answer(
             Some((group, version)) => version_document(documents, group, version),
             None => return Ok(response::page_not_found()),
         },
-        (false, [name]) => match kinds::groups().iter().find(|group| group.name == *name && !name.is_empty()) {
+        (false, [name]) => match kinds::groups().iter().find(|group| group.name == *name && !name.is_empty())
+        {
             Some(group) => documents.get(Key::Group(group.name), || documents::group(group, true)),
             None => return Ok(response::page_not_found()),
         },
@@ -142,7 +147,12 @@ fn form(headers: &HeaderMap, at_root: bool) -> Result<Form, Status> {
         let mut parts = range.split(';').map(str::trim);
         let media_type = parts.next().unwrap_or_default();
         let parameter = |name: &str| {
-            range.split(';').skip(1).filter_map(|part| part.trim().split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+            range
+                .split(';')
+                .skip(1)
+                .filter_map(|part| part.trim().split_once('='))
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value)
         };
         let is_json = matches!(media_type, "application/json" | "application/*" | "*/*");
         match parameter("as") {
@@ -172,7 +182,8 @@ mod tests {
     #[test]
     fn the_first_form_that_we_have_is_taken() {
         let kubectl = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
-        let old = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
+        let old =
+            "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
         for (value, at_root, expected) in [
             (kubectl, true, Form::Aggregated),
             (kubectl, false, Form::Legacy),

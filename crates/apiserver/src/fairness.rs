@@ -59,7 +59,8 @@ pub(crate) fn level(caller: Option<&User>) -> Level {
     if caller.is_in(GROUP_MASTERS) {
         return Level::Exempt;
     }
-    let is_control_plane = matches!(caller.name.as_str(), "system:kube-scheduler" | "system:kube-controller-manager");
+    let is_control_plane =
+        matches!(caller.name.as_str(), "system:kube-scheduler" | "system:kube-controller-manager");
     if is_control_plane || caller.is_in("system:nodes") { Level::System } else { Level::Default }
 }
 
@@ -105,10 +106,14 @@ mod tests {
 
     #[test]
     fn over_the_limit_a_caller_gets_429_with_retry_after_and_others_keep_their_reserve() {
-        let config = Config { max_requests_inflight: 2, max_mutating_requests_inflight: 1, ..Config::default() };
+        let config =
+            Config { max_requests_inflight: 2, max_mutating_requests_inflight: 1, ..Config::default() };
         let fairness = Fairness::new(&config);
         let jiang = User::new("jiang", &[]);
-        let held = [fairness.seat(&jiang, &info("get"), false).unwrap(), fairness.seat(&jiang, &info("list"), false).unwrap()];
+        let held = [
+            fairness.seat(&jiang, &info("get"), false).unwrap(),
+            fairness.seat(&jiang, &info("list"), false).unwrap(),
+        ];
         let refused = fairness.seat(&jiang, &info("get"), false).unwrap_err();
         assert_eq!((refused.code, refused.details.unwrap().retry_after_s), (429, 1));
         assert!(fairness.seat(&jiang, &info("create"), false).is_ok(), "writes have their own limit");

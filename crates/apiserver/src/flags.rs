@@ -17,7 +17,7 @@ use crate::config::{AuthorizationMode, Config, ConfigError};
 
 /// The Kubernetes API server on an etcd v3 store.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "kube-apiserver", version = crate::version::GIT_VERSION, disable_version_flag = false, term_width = 110)]
+#[command(name = "Kubernetes", bin_name = "kube-apiserver", version = crate::version::GIT_VERSION, disable_version_flag = false, term_width = 110)]
 pub struct Flags {
     /// Address to listen on; unspecified means all interfaces
     #[arg(long, default_value = "0.0.0.0")]
@@ -138,7 +138,7 @@ impl Flags {
                 kept.push(argument);
                 continue;
             };
-            if known.iter().any(|own| *own == flag) || matches!(flag.as_str(), "help" | "version" | "h") {
+            if known.contains(&flag) || matches!(flag.as_str(), "help" | "version" | "h") {
                 let dashes = if flag == "h" { "-" } else { "--" };
                 let value = value.map(|value| format!("={value}")).unwrap_or_default();
                 kept.push(OsString::from(format!("{dashes}{flag}{value}")));
@@ -146,7 +146,9 @@ impl Flags {
             }
             match upstream::find(&flag) {
                 Some(upstream::Effect::Refused(why)) => {
-                    return Err(command.error(clap::error::ErrorKind::ArgumentConflict, format!("--{flag}: {why}")));
+                    return Err(
+                        command.error(clap::error::ErrorKind::ArgumentConflict, format!("--{flag}: {why}"))
+                    );
                 }
                 Some(upstream::Effect::Switch) => {}
                 Some(upstream::Effect::Value) if value.is_none() => {
@@ -276,7 +278,10 @@ pub(crate) fn go_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(total_s).map_err(|_| invalid())
 }
 
-fn authorization_modes(names: &[String], warnings: &mut Vec<String>) -> Result<Vec<AuthorizationMode>, ConfigError> {
+fn authorization_modes(
+    names: &[String],
+    warnings: &mut Vec<String>,
+) -> Result<Vec<AuthorizationMode>, ConfigError> {
     let mut modes = Vec::new();
     for name in names {
         let mode = match name.as_str() {
@@ -301,7 +306,9 @@ fn authorization_modes(names: &[String], warnings: &mut Vec<String>) -> Result<V
         }
     }
     if names.is_empty() {
-        warnings.push("no --authorization-mode given, RBAC is used (kube-apiserver would allow everything)".to_string());
+        warnings.push(
+            "no --authorization-mode given, RBAC is used (kube-apiserver would allow everything)".to_string(),
+        );
         modes.push(AuthorizationMode::Rbac);
     }
     Ok(modes)
@@ -407,7 +414,8 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_go_reads_them() {
-        for (text, ms) in [("0", 0), ("1m0s", 60_000), ("1h2m3s", 3_723_000), ("1.5s", 1500), ("250ms", 250)] {
+        for (text, ms) in [("0", 0), ("1m0s", 60_000), ("1h2m3s", 3_723_000), ("1.5s", 1500), ("250ms", 250)]
+        {
             assert_eq!(go_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         for text in ["", "5", "s", "1x", "-1s", "1s2", "..s"] {

@@ -88,7 +88,10 @@ impl Health {
 }
 
 /// Answers `/healthz`, `/livez`, `/readyz` and `/<endpoint>/<check>`; `None` for any other path.
-pub(crate) async fn answer(server: &ApiServer, request: &Authorized) -> Option<Result<Response<Body>, Status>> {
+pub(crate) async fn answer(
+    server: &ApiServer,
+    request: &Authorized,
+) -> Option<Result<Response<Body>, Status>> {
     let (endpoint, check) = split(&request.info().path)?;
     let checks = match endpoint {
         "healthz" => HEALTHZ,
@@ -139,7 +142,10 @@ async fn all(server: &ApiServer, endpoint: &str, checks: &[Check], query: &str) 
     }
     if !excluded.is_empty() {
         let names: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
-        lines.push_str(&format!("warn: some health checks cannot be excluded: no matches for {}\n", names.join(",")));
+        lines.push_str(&format!(
+            "warn: some health checks cannot be excluded: no matches for {}\n",
+            names.join(",")
+        ));
     }
     match (failed.is_empty(), verbose) {
         (false, _) => {

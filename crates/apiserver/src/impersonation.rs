@@ -122,7 +122,8 @@ fn complete(mut user: User) -> User {
     if let Some((namespace, _)) = user::split_service_account(&user.name)
         && user.groups.is_empty()
     {
-        user.groups = vec!["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}")];
+        user.groups =
+            vec!["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}")];
     }
     let implied = if user.name == ANONYMOUS { GROUP_UNAUTHENTICATED } else { GROUP_AUTHENTICATED };
     if !user.is_in(GROUP_AUTHENTICATED) && !user.is_in(GROUP_UNAUTHENTICATED) {
@@ -132,7 +133,8 @@ fn complete(mut user: User) -> User {
 }
 
 fn remove_headers(headers: &mut HeaderMap) {
-    let names: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
+    let names: Vec<_> =
+        headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
     for name in names {
         headers.remove(name);
     }
@@ -143,13 +145,15 @@ mod tests {
     use super::*;
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-        lines.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect::<Vec<_>>().into_iter().fold(
-            HeaderMap::new(),
-            |mut headers, (name, value): (http::HeaderName, http::HeaderValue)| {
+        lines
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .fold(HeaderMap::new(), |mut headers, (name, value): (http::HeaderName, http::HeaderValue)| {
                 headers.append(name, value);
                 headers
-            },
-        )
+            })
     }
 
     #[test]
@@ -183,7 +187,10 @@ mod tests {
         let headers = headers(&[("impersonate-user", "system:serviceaccount:ns:sa")]);
         let wanted = wanted(&headers).unwrap().unwrap();
         let claim = &claims(&wanted)[0];
-        assert_eq!((claim.resource, claim.namespace.as_str(), claim.name.as_str()), ("serviceaccounts", "ns", "sa"));
+        assert_eq!(
+            (claim.resource, claim.namespace.as_str(), claim.name.as_str()),
+            ("serviceaccounts", "ns", "sa")
+        );
         let groups = complete(wanted).groups;
         assert_eq!(groups, ["system:serviceaccounts", "system:serviceaccounts:ns", GROUP_AUTHENTICATED]);
     }
@@ -193,13 +200,15 @@ mod tests {
         assert_eq!(wanted(&HeaderMap::new()).unwrap(), None);
         assert_eq!(wanted(&headers(&[("impersonate-group", "system:masters")])).unwrap_err().code, 500);
         assert_eq!(wanted(&headers(&[("impersonate-extra-a", "b")])).unwrap_err().code, 500);
-        let unreadable = HeaderMap::from_iter([(USER.parse().unwrap(), http::HeaderValue::from_bytes(b"a\xff").unwrap())]);
+        let unreadable =
+            HeaderMap::from_iter([(USER.parse().unwrap(), http::HeaderValue::from_bytes(b"a\xff").unwrap())]);
         assert_eq!(wanted(&unreadable).unwrap_err().code, 400);
     }
 
     #[test]
     fn the_headers_are_gone_afterwards() {
-        let mut headers = headers(&[("impersonate-user", "a"), ("impersonate-extra-x", "y"), ("accept", "*/*")]);
+        let mut headers =
+            headers(&[("impersonate-user", "a"), ("impersonate-extra-x", "y"), ("accept", "*/*")]);
         remove_headers(&mut headers);
         assert_eq!(headers.len(), 1);
     }

@@ -59,7 +59,8 @@ impl Drop for Inflight {
 impl Scope {
     pub(crate) fn of(info: &RequestInfo, parts: &Parts) -> Scope {
         let known = apimachinery::kinds::find(&info.api_group, &info.api_version, &info.resource);
-        let dry_run = query_value(parts.uri.query().unwrap_or(""), "dryRun").is_some_and(|value| value == "All");
+        let dry_run =
+            query_value(parts.uri.query().unwrap_or(""), "dryRun").is_some_and(|value| value == "All");
         let text = |value: &str| if known.is_some() { value.to_string() } else { String::new() };
         let subresource = known.map_or("", |resource| {
             let mut rows = resource.subresource_rows().into_iter();
@@ -107,7 +108,6 @@ fn verb(info: &RequestInfo) -> &'static str {
 impl Metrics {
     /// # Panics
     /// Only if two metrics below had the same name.
-    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "names are constants of this file")]
     pub(crate) fn new() -> Metrics {
         let scope = ["verb", "dry_run", "group", "version", "resource", "subresource", "scope"];
         let with_code: Vec<&str> = scope.iter().copied().chain(["code"]).collect();
@@ -118,17 +118,34 @@ impl Metrics {
             IntGaugeVec::new(Opts::new(name, help), labels).expect("the name and labels are valid")
         };
         let counter = |name: &str, help: &str| IntCounter::new(name, help).expect("the name is valid");
-        let durations = HistogramOpts::new("apiserver_request_duration_seconds", "Response latency in seconds.")
-            .buckets(DURATION_BUCKETS_S.to_vec());
+        let durations =
+            HistogramOpts::new("apiserver_request_duration_seconds", "Response latency in seconds.")
+                .buckets(DURATION_BUCKETS_S.to_vec());
         let inner = Inner {
             registry: Registry::new(),
             requests: vector("apiserver_request_total", "Requests by verb, resource and code.", &with_code),
             durations: HistogramVec::new(durations, &scope).expect("the name and labels are valid"),
-            inflight: gauge("apiserver_current_inflight_requests", "Requests being served.", &["request_kind"]),
-            long_running: gauge("apiserver_longrunning_requests", "Watches and streams being opened.", &["verb"]),
+            inflight: gauge(
+                "apiserver_current_inflight_requests",
+                "Requests being served.",
+                &["request_kind"],
+            ),
+            long_running: gauge(
+                "apiserver_longrunning_requests",
+                "Watches and streams being opened.",
+                &["verb"],
+            ),
             panics: counter("apiserver_panics_total", "Requests whose handler panicked."),
-            authentications: vector("authentication_attempts", "Authenticated and refused requests.", &["result"]),
-            authorizations: vector("apiserver_authorization_decisions_total", "Authorization decisions.", &["decision"]),
+            authentications: vector(
+                "authentication_attempts",
+                "Authenticated and refused requests.",
+                &["result"],
+            ),
+            authorizations: vector(
+                "apiserver_authorization_decisions_total",
+                "Authorization decisions.",
+                &["decision"],
+            ),
             audit_events: counter("apiserver_audit_event_total", "Audit events written."),
             audit_errors: vector("apiserver_audit_error_total", "Audit events lost, by cause.", &["cause"]),
         };
@@ -214,7 +231,8 @@ mod tests {
 
     fn scope(method: &str, uri: &str) -> Scope {
         let parts = http::Request::builder().method(method).uri(uri).body(()).unwrap().into_parts().0;
-        let info = request_info::parse(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or("")).unwrap();
+        let info =
+            request_info::parse(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or("")).unwrap();
         Scope::of(&info, &parts)
     }
 
@@ -237,7 +255,11 @@ mod tests {
     fn what_a_client_made_up_does_not_become_a_series() {
         for uri in ["/apis/evil.example/v1/things/x", "/whatever/else", "/api/v1/namespaces/x/nonsense"] {
             let scope = scope("BREW", uri);
-            assert_eq!((scope.verb, scope.resource.as_str(), scope.group.as_str()), ("other", "", ""), "{uri}");
+            assert_eq!(
+                (scope.verb, scope.resource.as_str(), scope.group.as_str()),
+                ("other", "", ""),
+                "{uri}"
+            );
         }
         assert_eq!(scope("GET", "/api/v1/namespaces/a/pods/b/made-up").subresource, "");
     }

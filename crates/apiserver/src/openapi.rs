@@ -84,9 +84,15 @@ fn root() -> Value {
     let mut paths = Map::new();
     for group in kinds::groups() {
         for version in group.versions {
-            let path =
-                if group.name.is_empty() { format!("api/{version}") } else { format!("apis/{}/{version}", group.name) };
-            paths.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
+            let path = if group.name.is_empty() {
+                format!("api/{version}")
+            } else {
+                format!("apis/{}/{version}", group.name)
+            };
+            paths.insert(
+                path.clone(),
+                json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}),
+            );
         }
     }
     json!({ "paths": paths })
@@ -150,8 +156,12 @@ mod tests {
                 .filter_map(|path| path.get("patch"))
                 .find(|patch| patch["x-kubernetes-group-version-kind"] == wanted)
                 .unwrap_or_else(|| panic!("{}", resource.kind));
-            let names: Vec<&str> =
-                patch["parameters"].as_array().unwrap().iter().filter_map(|parameter| parameter["name"].as_str()).collect();
+            let names: Vec<&str> = patch["parameters"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|parameter| parameter["name"].as_str())
+                .collect();
             for name in ["fieldValidation", "dryRun", "fieldManager", "force"] {
                 assert!(names.contains(&name), "{} {name}", resource.kind);
             }

@@ -248,8 +248,15 @@ mod tests {
             let text = |value: &str| if value == "-" { String::new() } else { value.replace('+', " ") };
             assert!(info.is_resource, "{line}");
             let found = [
-                &info.verb, &info.api_prefix, &info.api_group, &info.api_version, &info.namespace, &info.resource,
-                &info.subresource, &info.name, &info.parts.join(","),
+                &info.verb,
+                &info.api_prefix,
+                &info.api_group,
+                &info.api_version,
+                &info.namespace,
+                &info.resource,
+                &info.subresource,
+                &info.name,
+                &info.parts.join(","),
             ];
             let expected =
                 [verb, prefix, group, version, namespace, resource, subresource, name, parts].map(text);
@@ -259,7 +266,17 @@ mod tests {
 
     #[test]
     fn other_paths_are_not_resources_and_keep_the_method_as_verb() {
-        for path in ["/", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz/ping", "/openapi/v3/api/v1", "/apix/v1/pods/x"] {
+        for path in [
+            "/",
+            "/api",
+            "/api/v1",
+            "/apis",
+            "/apis/apps",
+            "/apis/apps/v1",
+            "/healthz/ping",
+            "/openapi/v3/api/v1",
+            "/apix/v1/pods/x",
+        ] {
             let info = parse(&Method::GET, path, "").unwrap();
             assert!(!info.is_resource, "{path}");
             assert_eq!((info.verb.as_str(), info.path.as_str()), ("get", path));
@@ -277,6 +294,9 @@ mod tests {
     #[test]
     fn an_encoded_slash_reads_as_a_slash_for_every_later_step() {
         let info = parse(&Method::GET, "/api/v1/namespaces/a%2Fsecrets", "").unwrap();
-        assert_eq!((info.namespace.as_str(), info.resource.as_str(), info.verb.as_str()), ("a", "secrets", "list"));
+        assert_eq!(
+            (info.namespace.as_str(), info.resource.as_str(), info.verb.as_str()),
+            ("a", "secrets", "list")
+        );
     }
 }

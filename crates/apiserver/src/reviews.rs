@@ -52,22 +52,28 @@ pub(crate) async fn dispatch(
 }
 
 /// May `user` do what `spec` describes?
-async fn access(server: &ApiServer, user: &User, review: &Value, resource: &Resource) -> Result<Value, Status> {
+async fn access(
+    server: &ApiServer,
+    user: &User,
+    review: &Value,
+    resource: &Resource,
+) -> Result<Value, Status> {
     let spec = &review["spec"];
-    let (about, is_resource) = match (present(&spec["resourceAttributes"]), present(&spec["nonResourceAttributes"])) {
-        (Some(about), None) => (about, true),
-        (None, Some(about)) => (about, false),
-        (both, _) => {
-            let spec = Path::new("spec");
-            let field = if both.is_some() { "nonResourceAttributes" } else { "resourceAttributes" };
-            let why = if both.is_some() {
-                "cannot be specified in combination with resourceAttributes"
-            } else {
-                "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-            };
-            return Err(invalid(resource, FieldError::invalid(&spec.child(field), "", why)));
-        }
-    };
+    let (about, is_resource) =
+        match (present(&spec["resourceAttributes"]), present(&spec["nonResourceAttributes"])) {
+            (Some(about), None) => (about, true),
+            (None, Some(about)) => (about, false),
+            (both, _) => {
+                let spec = Path::new("spec");
+                let field = if both.is_some() { "nonResourceAttributes" } else { "resourceAttributes" };
+                let why = if both.is_some() {
+                    "cannot be specified in combination with resourceAttributes"
+                } else {
+                    "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+                };
+                return Err(invalid(resource, FieldError::invalid(&spec.child(field), "", why)));
+            }
+        };
     let text = |name: &str| about.get(name).and_then(Value::as_str).unwrap_or_default();
     let attributes = Attributes {
         verb: text("verb"),
@@ -116,7 +122,12 @@ fn read_user(spec: &Value, name_field: &str) -> User {
         name: text(name_field),
         uid: text("uid"),
         groups: texts(&spec["groups"]),
-        extra: spec["extra"].as_object().into_iter().flatten().map(|(key, value)| (key.clone(), texts(value))).collect(),
+        extra: spec["extra"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| (key.clone(), texts(value)))
+            .collect(),
     }
 }
 
@@ -143,7 +154,11 @@ fn rules(server: &ApiServer, caller: &User, review: &Value) -> Result<Value, Sta
     }
     let (rules, errors) = server.authorizer().rules_for(caller, namespace);
     let list = |about_paths: bool| -> Vec<Value> {
-        rules.iter().filter(|rule| !rule.non_resource_urls.is_empty() == about_paths).map(Rule::to_value).collect()
+        rules
+            .iter()
+            .filter(|rule| rule.non_resource_urls.is_empty() != about_paths)
+            .map(Rule::to_value)
+            .collect()
     };
     let mut status = json!({
         "resourceRules": list(false),
@@ -197,7 +212,8 @@ mod tests {
         let resource = review_resource("SubjectAccessReview");
         let status = subject(&json!({"spec": {}}), resource).unwrap_err();
         assert_eq!(status.code, 422);
-        let user = subject(&json!({"spec": {"user": "a", "groups": ["b"], "extra": {"k": ["v"]}}}), resource).unwrap();
+        let user = subject(&json!({"spec": {"user": "a", "groups": ["b"], "extra": {"k": ["v"]}}}), resource)
+            .unwrap();
         assert_eq!((user.name.as_str(), user.groups.len(), user.extra["k"].len()), ("a", 1, 1));
     }
 

@@ -78,10 +78,7 @@ impl ApiServer {
     }
 
     /// The same service without a socket, for a part of this process that acts as `identity`.
-    pub fn local(
-        &self,
-        identity: User,
-    ) -> BoxCloneSyncService<Request<Body>, Response<Body>, BoxError> {
+    pub fn local(&self, identity: User) -> BoxCloneSyncService<Request<Body>, Response<Body>, BoxError> {
         let server = self.clone();
         let origin = Arc::new(Origin::InProcess(identity));
         BoxCloneSyncService::new(tower::service_fn(move |request: Request<Body>| {
@@ -127,8 +124,9 @@ impl ApiServer {
             Err(_) => return debug!(%peer, "TLS handshake took too long"),
         };
         let (_, session) = stream.get_ref();
-        let certificates =
-            session.peer_certificates().map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
+        let certificates = session
+            .peer_certificates()
+            .map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
         let origin = Arc::new(Origin::network(peer, certificates.unwrap_or_default()));
         let server = self.clone();
         let service = service_fn(move |request: Request<Incoming>| {

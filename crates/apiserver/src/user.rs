@@ -56,7 +56,9 @@ mod tests {
     #[test]
     fn a_service_account_name_has_exactly_a_namespace_and_a_name() {
         assert_eq!(split_service_account("system:serviceaccount:ns:sa"), Some(("ns", "sa")));
-        for other in ["system:serviceaccount:ns", "system:serviceaccount::sa", "system:serviceaccount:a:b:c", "jiang"] {
+        for other in
+            ["system:serviceaccount:ns", "system:serviceaccount::sa", "system:serviceaccount:a:b:c", "jiang"]
+        {
             assert_eq!(split_service_account(other), None, "{other}");
         }
     }

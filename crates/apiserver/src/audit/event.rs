@@ -147,7 +147,11 @@ fn object(info: &RequestInfo) -> Value {
         ("apiVersion", &info.api_version),
         ("subresource", &info.subresource),
     ];
-    fields.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_string(), json!(value))).collect()
+    fields
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (name.to_string(), json!(value)))
+        .collect()
 }
 
 /// Path and query with the values of credential parameters masked.
@@ -168,7 +172,8 @@ fn source_ips(origin: &Origin, parts: &Parts) -> Vec<String> {
         Origin::Network { peer, .. } => peer.ip().to_canonical(),
         Origin::InProcess(_) => std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
     };
-    let forwarded = parts.headers.get("x-forwarded-for").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let forwarded =
+        parts.headers.get("x-forwarded-for").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut addresses: Vec<String> = forwarded
         .split(',')
         .filter_map(|address| address.trim().parse::<std::net::IpAddr>().ok())

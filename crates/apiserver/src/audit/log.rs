@@ -29,7 +29,9 @@ impl Log {
         let output = Output::open(path)?;
         let (lines, queue) = channel(QUEUE_EVENTS_MAX);
         let counts = metrics.clone();
-        std::thread::Builder::new().name("audit-log".to_string()).spawn(move || write_all(queue, output, &counts))?;
+        std::thread::Builder::new()
+            .name("audit-log".to_string())
+            .spawn(move || write_all(queue, output, &counts))?;
         Ok(Log { lines, drop_when_full, metrics })
     }
 

@@ -28,7 +28,8 @@ impl Fixture {
             .unwrap()
             .into_parts()
             .0;
-        let info = request_info::parse(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or("")).unwrap();
+        let info =
+            request_info::parse(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or("")).unwrap();
         self.audit.begin(&Origin::network("10.1.2.3:4".parse().unwrap(), Vec::new()), &parts, &info)
     }
 

@@ -20,8 +20,11 @@ impl TokenFile {
     pub(super) fn read(path: &Path) -> Result<TokenFile, CredentialsError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| CredentialsError::TokenFile { path: path.to_path_buf(), source })?;
-        TokenFile::parse(&text)
-            .map_err(|(line, why)| CredentialsError::TokenLine { path: path.to_path_buf(), line, why })
+        TokenFile::parse(&text).map_err(|(line, why)| CredentialsError::TokenLine {
+            path: path.to_path_buf(),
+            line,
+            why,
+        })
     }
 
     /// The error is the line's number and what is wrong with it.
@@ -37,7 +40,8 @@ impl TokenFile {
                 [token, name, uid, rest @ ..] => (token, static_user(name, uid, rest.first())),
                 _ => {
                     let found = fields.len();
-                    let why = format!("must have at least 3 columns (token, user name, user uid), found {found}");
+                    let why =
+                        format!("must have at least 3 columns (token, user name, user uid), found {found}");
                     return Err((number, why));
                 }
             };

@@ -29,8 +29,11 @@ const UID_OID: &str = "1.3.6.1.4.1.57683.2";
 /// What one client sent in its handshake, leaf first, with the last verdict on it.
 pub(crate) struct PeerCertificates {
     chain: Vec<CertificateDer<'static>>,
-    verdict: Mutex<Option<(Instant, Result<Option<User>, String>)>>,
+    verdict: Mutex<Option<(Instant, Verdict)>>,
 }
+
+/// The user, nobody, or why the certificate does not hold.
+type Verdict = Result<Option<User>, String>;
 
 impl PeerCertificates {
     pub(crate) fn new(chain: Vec<CertificateDer<'static>>) -> PeerCertificates {
@@ -76,7 +79,10 @@ impl ClientAuthority {
         let Some((leaf, intermediates)) = chain.split_first() else { return Ok(None) };
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(|error| format!("x509: {error}"))?;
         self.verifier.verify_client_cert(leaf, intermediates, now).map_err(|error| {
-            format!("verifying certificate SN={} failed: {error}", certificate.tbs_certificate.raw_serial_as_string())
+            format!(
+                "verifying certificate SN={} failed: {error}",
+                certificate.tbs_certificate.raw_serial_as_string()
+            )
         })?;
         Ok(user_of(certificate.subject(), leaf))
     }
@@ -88,7 +94,8 @@ fn user_of(subject: &X509Name<'_>, leaf: &CertificateDer<'_>) -> Option<User> {
     if name.is_empty() {
         return None;
     }
-    let groups = subject.iter_organization().filter_map(|part| part.as_str().ok()).map(str::to_string).collect();
+    let groups =
+        subject.iter_organization().filter_map(|part| part.as_str().ok()).map(str::to_string).collect();
     let uid = subject
         .iter_attributes()
         .find(|part| part.attr_type().to_id_string() == UID_OID)
@@ -105,8 +112,8 @@ fn user_of(subject: &X509Name<'_>, leaf: &CertificateDer<'_>) -> Option<User> {
 #[cfg(test)]
 mod tests {
     use rcgen::{
-        BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-        KeyPair, KeyUsagePurpose,
+        BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+        ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     };
 
     use super::*;
@@ -120,7 +127,8 @@ mod tests {
         }
         // rcgen keeps one value per type; a second organization goes in under its bare identifier.
         for (index, organization) in organizations.iter().enumerate() {
-            let kind = if index == 0 { DnType::OrganizationName } else { DnType::CustomDnType(vec![2, 5, 4, 10]) };
+            let kind =
+                if index == 0 { DnType::OrganizationName } else { DnType::CustomDnType(vec![2, 5, 4, 10]) };
             name.push(kind, *organization);
         }
         let mut params = CertificateParams::default();
@@ -158,11 +166,16 @@ mod tests {
         let jiang = leaf(params("jiang", &["dev", "ops"]), &cluster);
         let chain = vec![jiang.clone(), cluster.der().clone()];
         let user = trusting(&root).user(&PeerCertificates::new(chain)).unwrap().unwrap();
-        assert_eq!((user.name.as_str(), user.groups.as_slice()), ("jiang", &["dev".to_string(), "ops".to_string()][..]));
+        assert_eq!(
+            (user.name.as_str(), user.groups.as_slice()),
+            ("jiang", &["dev".to_string(), "ops".to_string()][..])
+        );
         assert!(user.extra[CREDENTIAL_ID][0].starts_with("X509SHA256="));
         let without_intermediate = PeerCertificates::new(vec![jiang.clone()]);
         assert!(trusting(&root).user(&without_intermediate).is_err());
-        assert!(trusting(&cluster).user(&PeerCertificates::new(vec![jiang])).is_ok_and(|user| user.is_some()));
+        assert!(
+            trusting(&cluster).user(&PeerCertificates::new(vec![jiang])).is_ok_and(|user| user.is_some())
+        );
     }
 
     #[test]

@@ -91,7 +91,9 @@ impl Judge<'_> {
     async fn may_bypass(&self, grant: &Grant<'_>) -> bool {
         let (verb, plural, name) = match grant {
             // As upstream: a create is authorized without a name, so a rule for one name does not cover it.
-            Grant::Role { .. } => ("escalate", self.resource.plural, if self.creates { "" } else { self.name }),
+            Grant::Role { .. } => {
+                ("escalate", self.resource.plural, if self.creates { "" } else { self.name })
+            }
             Grant::Binding { role } => ("bind", role.plural(), role.name),
         };
         let attributes = Attributes {
@@ -114,10 +116,14 @@ impl Judge<'_> {
                 Rule::everything().into_iter().chain(Rule::read_all(object)).collect()
             }
             Grant::Role { object } => Rule::read_all(object),
-            Grant::Binding { role } => match authorizer.index.role_rules(role.kind, role.name, self.namespace) {
-                Some(rules) => rules.to_vec(),
-                None => return Err(Status::not_found(GroupResource::new(GROUP, role.plural()), role.name)),
-            },
+            Grant::Binding { role } => {
+                match authorizer.index.role_rules(role.kind, role.name, self.namespace) {
+                    Some(rules) => rules.to_vec(),
+                    None => {
+                        return Err(Status::not_found(GroupResource::new(GROUP, role.plural()), role.name));
+                    }
+                }
+            }
         };
         let (owned, errors) = authorizer.rules_for(self.caller, self.namespace);
         let missing = uncovered(&owned, &wanted);

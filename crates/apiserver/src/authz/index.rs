@@ -191,8 +191,12 @@ impl State {
 
     /// Works out what every aggregating role grants now; such roles are few.
     fn aggregate_roles(&mut self) {
-        let names: Vec<String> =
-            self.cluster_roles.iter().filter(|(_, role)| role.aggregated.is_some()).map(|(name, _)| name.clone()).collect();
+        let names: Vec<String> = self
+            .cluster_roles
+            .iter()
+            .filter(|(_, role)| role.aggregated.is_some())
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in names {
             let mut rules = Vec::new();
             self.collect(&name, &mut BTreeSet::new(), &mut rules);
@@ -254,7 +258,8 @@ fn subjects_of(user: &User) -> Vec<Subject> {
 }
 
 fn read_binding(object: &Value, namespace: &str) -> Option<Binding> {
-    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
+    let text =
+        |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
     let role = object.get("roleRef")?;
     let subjects = object.get("subjects").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let read = |subject: &Value| {

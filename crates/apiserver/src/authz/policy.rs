@@ -50,7 +50,8 @@ fn role(head: &'static str, rules: &[Rule]) -> PolicyObject {
         if let Some(target) = word.strip_prefix('+') {
             value["metadata"]["labels"][label(target)] = json!("true");
         } else if let Some(target) = word.strip_prefix('<') {
-            value["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {label(target): "true"}}]});
+            value["aggregationRule"] =
+                json!({"clusterRoleSelectors": [{"matchLabels": {label(target): "true"}}]});
         }
     }
     value["rules"] = rules.iter().map(Rule::to_value).collect();
@@ -71,7 +72,8 @@ fn binding(line: &'static str) -> PolicyObject {
             None => json!({"apiGroup": API_GROUP, "kind": kind, "name": name}),
         }
     };
-    let mut value = base(if namespace.is_empty() { "ClusterRoleBinding" } else { "RoleBinding" }, namespace, name);
+    let mut value =
+        base(if namespace.is_empty() { "ClusterRoleBinding" } else { "RoleBinding" }, namespace, name);
     value["roleRef"] = json!({"apiGroup": API_GROUP, "kind": role_kind, "name": role_name});
     value["subjects"] = words.map(subject).collect();
     let plural = if namespace.is_empty() { "clusterrolebindings" } else { "rolebindings" };
@@ -107,7 +109,8 @@ fn rule(line: &str) -> Rule {
     if groups == ["url"] {
         return Rule { verbs, non_resource_urls: next(), ..Rule::default() };
     }
-    let api_groups = groups.into_iter().map(|group| if group == "core" { String::new() } else { group }).collect();
+    let api_groups =
+        groups.into_iter().map(|group| if group == "core" { String::new() } else { group }).collect();
     Rule { verbs, api_groups, resources: next(), resource_names: next(), ..Rule::default() }
 }
 
@@ -425,7 +428,10 @@ mod tests {
         for object in &objects {
             if object.plural.ends_with("bindings") {
                 let role = object.value["roleRef"]["name"].as_str().unwrap();
-                assert!(objects.iter().any(|other| other.plural.ends_with("roles") && other.name == role), "{role}");
+                assert!(
+                    objects.iter().any(|other| other.plural.ends_with("roles") && other.name == role),
+                    "{role}"
+                );
                 assert!(!object.value["subjects"].as_array().unwrap().is_empty(), "{}", object.name);
                 continue;
             }
@@ -433,11 +439,13 @@ mod tests {
             assert!(!rules.is_empty() || object.value.get("aggregationRule").is_some(), "{}", object.name);
             for rule in rules {
                 let complete = !rule.verbs.is_empty()
-                    && (!rule.non_resource_urls.is_empty() || (!rule.api_groups.is_empty() && !rule.resources.is_empty()));
+                    && (!rule.non_resource_urls.is_empty()
+                        || (!rule.api_groups.is_empty() && !rule.resources.is_empty()));
                 assert!(complete, "{}: {rule:?}", object.name);
             }
         }
-        let mut names: Vec<_> = objects.iter().map(|object| (object.plural, object.namespace, object.name)).collect();
+        let mut names: Vec<_> =
+            objects.iter().map(|object| (object.plural, object.namespace, object.name)).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();
@@ -476,11 +484,19 @@ mod tests {
             let allowed = matches!(index.decide(&attributes), Decision::Allow(_));
             assert_eq!(allowed, *expected, "{} {verb} {resource}/{subresource}", user.name);
         }
-        for (user, path, expected) in
-            [(&jiang, "/api/", true), (&jiang, "/metrics", false), (&anonymous, "/version", true), (&anonymous, "/api", false)]
-        {
+        for (user, path, expected) in [
+            (&jiang, "/api/", true),
+            (&jiang, "/metrics", false),
+            (&anonymous, "/version", true),
+            (&anonymous, "/api", false),
+        ] {
             let attributes = Attributes { verb: "get", path, ..Attributes::of_user(user) };
-            assert_eq!(matches!(index.decide(&attributes), Decision::Allow(_)), expected, "{} {path}", user.name);
+            assert_eq!(
+                matches!(index.decide(&attributes), Decision::Allow(_)),
+                expected,
+                "{} {path}",
+                user.name
+            );
         }
     }
 
@@ -491,7 +507,14 @@ mod tests {
             let user = User::new("x", &[]);
             let subject = json!({"roleRef": {"kind": "ClusterRole", "name": role}, "subjects": [{"kind": "User", "name": "x"}]});
             index.set("rolebindings", "ns", "b", Some(&subject));
-            let attributes = Attributes { verb, resource, api_group: group, namespace: "ns", is_resource: true, ..Attributes::of_user(&user) };
+            let attributes = Attributes {
+                verb,
+                resource,
+                api_group: group,
+                namespace: "ns",
+                is_resource: true,
+                ..Attributes::of_user(&user)
+            };
             matches!(index.decide(&attributes), Decision::Allow(_))
         };
         assert!(allowed("view", "get", "pods", "") && !allowed("view", "get", "secrets", ""));

@@ -75,8 +75,12 @@ impl Rule {
             return self.non_resource_urls.iter().any(|pattern| path_matches(pattern, attributes.path));
         }
         has(&self.api_groups, attributes.api_group)
-            && self.resources.iter().any(|own| resource_matches(own, attributes.resource, attributes.subresource))
-            && (self.resource_names.is_empty() || self.resource_names.iter().any(|own| own == attributes.name))
+            && self
+                .resources
+                .iter()
+                .any(|own| resource_matches(own, attributes.resource, attributes.subresource))
+            && (self.resource_names.is_empty()
+                || self.resource_names.iter().any(|own| own == attributes.name))
     }
 
     /// The rule as a set of the smallest rules that together mean the same.
@@ -93,7 +97,9 @@ impl Rule {
                         atoms.push(Atom::Resource { what: resource, name: None });
                     }
                     atoms.extend(
-                        self.resource_names.iter().map(|name| Atom::Resource { what: resource, name: Some(name) }),
+                        self.resource_names
+                            .iter()
+                            .map(|name| Atom::Resource { what: resource, name: Some(name) }),
                     );
                 }
             }
@@ -232,7 +238,8 @@ mod tests {
             ("get \"\" - - -", "get . pods . .", false),
         ];
         for (text, asked, expected) in table {
-            let columns: Vec<&str> = asked.split(' ').map(|column| if column == "." { "" } else { column }).collect();
+            let columns: Vec<&str> =
+                asked.split(' ').map(|column| if column == "." { "" } else { column }).collect();
             let attributes = Attributes {
                 verb: columns[0],
                 api_group: columns[1],

@@ -37,7 +37,8 @@ fn a_role_binding_grants_in_its_namespace_only_and_says_why() {
     assert_eq!(
         ask(&index, &jiang, "list", "pods", "default"),
         Decision::Allow(
-            "RBAC: allowed by RoleBinding \"read-pods/default\" of Role \"pod-reader\" to User \"jiang\"".to_string()
+            "RBAC: allowed by RoleBinding \"read-pods/default\" of Role \"pod-reader\" to User \"jiang\""
+                .to_string()
         )
     );
     assert!(!allowed(&index, &jiang, "list", "pods", "other"));
@@ -60,7 +61,8 @@ fn a_cluster_role_reaches_as_far_as_its_binding() {
     assert_eq!(
         ask(&index, &dev, "list", "nodes", ""),
         Decision::Allow(
-            "RBAC: allowed by ClusterRoleBinding \"b\" of ClusterRole \"node-lister\" to Group \"dev\"".to_string()
+            "RBAC: allowed by ClusterRoleBinding \"b\" of ClusterRole \"node-lister\" to Group \"dev\""
+                .to_string()
         )
     );
 }
@@ -106,7 +108,10 @@ fn an_aggregating_role_grants_what_it_selects_at_any_depth_and_survives_cycles()
     });
     index.set("clusterroles", "", "part", Some(&part));
     assert!(allowed(&index, &jiang, "get", "pods", "default"));
-    assert!(!allowed(&index, &jiang, "get", "stale", "default"), "rules of the aggregating role itself do not count");
+    assert!(
+        !allowed(&index, &jiang, "get", "stale", "default"),
+        "rules of the aggregating role itself do not count"
+    );
     index.set("clusterroles", "", "part", None);
     assert!(!allowed(&index, &jiang, "get", "pods", "default"));
 }
@@ -121,11 +126,26 @@ fn denials_read_as_upstream_writes_them() {
         is_resource: true,
         ..Attributes::of_user(&jiang)
     };
-    let cluster = Attributes { namespace: "", api_group: "apps", resource: "deployments", subresource: "scale", name: "web", ..pods };
+    let cluster = Attributes {
+        namespace: "",
+        api_group: "apps",
+        resource: "deployments",
+        subresource: "scale",
+        name: "web",
+        ..pods
+    };
     let path = Attributes { verb: "get", path: "/metrics", ..Attributes::of_user(&jiang) };
     for (attributes, reason, expected) in [
-        (pods, "", "pods is forbidden: User \"jiang\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""),
-        (cluster, "RBAC: x", "deployments.apps \"web\" is forbidden: User \"jiang\" cannot list resource \"deployments/scale\" in API group \"apps\" at the cluster scope: RBAC: x"),
+        (
+            pods,
+            "",
+            "pods is forbidden: User \"jiang\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"",
+        ),
+        (
+            cluster,
+            "RBAC: x",
+            "deployments.apps \"web\" is forbidden: User \"jiang\" cannot list resource \"deployments/scale\" in API group \"apps\" at the cluster scope: RBAC: x",
+        ),
         (path, "", "forbidden: User \"jiang\" cannot get path \"/metrics\""),
     ] {
         let status = attributes.forbidden(reason);
@@ -143,7 +163,13 @@ fn modes_decide_in_order_and_masters_always_may() {
     use AuthorizationMode::{AlwaysAllow, AlwaysDeny, Rbac};
     assert_eq!(with(&[Rbac]).decide(&attributes), Decision::NoOpinion(String::new()));
     assert_eq!(with(&[Rbac, AlwaysAllow]).decide(&attributes), Decision::Allow(String::new()));
-    assert_eq!(with(&[AlwaysDeny]).decide(&attributes), Decision::NoOpinion("Everything is forbidden.".to_string()));
+    assert_eq!(
+        with(&[AlwaysDeny]).decide(&attributes),
+        Decision::NoOpinion("Everything is forbidden.".to_string())
+    );
     let root = User::new("root", &[GROUP_MASTERS]);
-    assert_eq!(with(&[AlwaysDeny]).decide(&Attributes { user: &root, ..attributes }), Decision::Allow(String::new()));
+    assert_eq!(
+        with(&[AlwaysDeny]).decide(&Attributes { user: &root, ..attributes }),
+        Decision::Allow(String::new())
+    );
 }

@@ -22,7 +22,8 @@ pub(super) fn groups() -> Value {
 
 /// One group; `alone` when it is the whole answer.
 pub(super) fn group(group: &Group, alone: bool) -> Value {
-    let version = |version: &str| json!({"groupVersion": format!("{}/{version}", group.name), "version": version});
+    let version =
+        |version: &str| json!({"groupVersion": format!("{}/{version}", group.name), "version": version});
     let mut value = if alone { json!({"kind": "APIGroup", "apiVersion": "v1"}) } else { json!({}) };
     value["name"] = json!(group.name);
     value["versions"] = group.versions.iter().map(|name| version(name)).collect();
@@ -145,7 +146,9 @@ mod tests {
     fn pods_read_as_upstream_describes_them() {
         let list = resources("", "v1");
         assert_eq!(list["groupVersion"], "v1");
-        let find = |name: &str| list["resources"].as_array().unwrap().iter().find(|row| row["name"] == name).cloned();
+        let find = |name: &str| {
+            list["resources"].as_array().unwrap().iter().find(|row| row["name"] == name).cloned()
+        };
         let pods = find("pods").unwrap();
         assert_eq!(pods["singularName"], "pod");
         assert_eq!(pods["shortNames"], json!(["po"]));
@@ -165,7 +168,10 @@ mod tests {
         let apps = list["groups"].as_array().unwrap().iter().find(|group| group["name"] == "apps").unwrap();
         assert_eq!(apps["preferredVersion"], json!({"groupVersion": "apps/v1", "version": "v1"}));
         assert!(list["groups"].as_array().unwrap().iter().all(|group| group["name"] != ""));
-        assert_eq!(versions("127.0.0.1:6443")["serverAddressByClientCIDRs"][0]["serverAddress"], "127.0.0.1:6443");
+        assert_eq!(
+            versions("127.0.0.1:6443")["serverAddressByClientCIDRs"][0]["serverAddress"],
+            "127.0.0.1:6443"
+        );
     }
 
     #[test]
@@ -175,14 +181,22 @@ mod tests {
                 let group = item["metadata"]["name"].as_str().unwrap_or("");
                 for version in item["versions"].as_array().unwrap() {
                     let legacy = resources(group, version["version"].as_str().unwrap());
-                    let legacy: BTreeSet<&str> =
-                        legacy["resources"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+                    let legacy: BTreeSet<&str> = legacy["resources"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .map(|row| row["name"].as_str().unwrap())
+                        .collect();
                     let mut names = BTreeSet::new();
                     let rows = version["resources"].as_array().unwrap();
                     for row in rows {
                         names.insert(row["resource"].as_str().unwrap().to_string());
                         for sub in row["subresources"].as_array().into_iter().flatten() {
-                            names.insert(format!("{}/{}", row["resource"].as_str().unwrap(), sub["subresource"].as_str().unwrap()));
+                            names.insert(format!(
+                                "{}/{}",
+                                row["resource"].as_str().unwrap(),
+                                sub["subresource"].as_str().unwrap()
+                            ));
                         }
                     }
                     assert_eq!(names.iter().map(String::as_str).collect::<BTreeSet<_>>(), legacy, "{group}");

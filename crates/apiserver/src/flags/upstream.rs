@@ -24,10 +24,16 @@ pub(super) fn find(name: &str) -> Option<Effect> {
 }
 
 const REFUSED: &[(&str, &str)] = &[
-    ("audit-policy-file", "this server records every request at level Metadata; policies are not implemented"),
+    (
+        "audit-policy-file",
+        "this server records every request at level Metadata; policies are not implemented",
+    ),
     ("audit-webhook-config-file", "audit webhooks are not implemented"),
     ("encryption-provider-config", "encryption at rest is not implemented"),
-    ("authorization-config", "authorization configuration files are not implemented, use --authorization-mode"),
+    (
+        "authorization-config",
+        "authorization configuration files are not implemented, use --authorization-mode",
+    ),
     ("authorization-policy-file", "ABAC is not implemented"),
     ("authorization-webhook-config-file", "webhook authorization is not implemented"),
     ("admission-control-config-file", "admission configuration files are not implemented"),

@@ -28,7 +28,8 @@ const PATCH_TYPES: &[&str] = &[
 
 /// All paths, in the table's order.
 pub(super) fn all(group: &str, version: &str, schemas: &mut Schemas) -> Value {
-    let prefix = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+    let prefix =
+        if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
     let mut paths = Map::new();
     let served =
         kinds::resources().iter().filter(|resource| resource.group == group && resource.version == version);
@@ -96,13 +97,22 @@ fn add(resource: &Resource, prefix: &str, paths: &mut Map<String, Value>, schema
                 "patch" => ("patch", "patch", PATCH),
                 _ => continue,
             };
-            path.insert(method.to_string(), subject.operation(action, subject.type_name, parameters, schemas));
+            path.insert(
+                method.to_string(),
+                subject.operation(action, subject.type_name, parameters, schemas),
+            );
         }
         insert(paths, &format!("{collection}/{{name}}/{}", row.name), path, &subject, true);
     }
 }
 
-fn insert(paths: &mut Map<String, Value>, name: &str, mut path: Map<String, Value>, subject: &Subject<'_>, named: bool) {
+fn insert(
+    paths: &mut Map<String, Value>,
+    name: &str,
+    mut path: Map<String, Value>,
+    subject: &Subject<'_>,
+    named: bool,
+) {
     if path.is_empty() {
         return;
     }

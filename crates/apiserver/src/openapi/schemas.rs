@@ -107,13 +107,18 @@ impl Schemas {
             Kind::Int64 => json!({"type": "integer", "format": "int64"}),
             Kind::Double => json!({"type": "number", "format": "double"}),
             Kind::Bytes => json!({"type": "string", "format": "byte"}),
-            Kind::Quantity => wrap(self.special(QUANTITY, json!({"oneOf": [{"type": "string"}, {"type": "number"}]}))),
+            Kind::Quantity => {
+                wrap(self.special(QUANTITY, json!({"oneOf": [{"type": "string"}, {"type": "number"}]})))
+            }
             Kind::IntOrString => {
-                let either = json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]});
+                let either =
+                    json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]});
                 wrap(self.special(INT_OR_STRING, either))
             }
             Kind::Time => wrap(self.special(TIME, json!({"type": "string", "format": "date-time"}))),
-            Kind::MicroTime => wrap(self.special(MICRO_TIME, json!({"type": "string", "format": "date-time"}))),
+            Kind::MicroTime => {
+                wrap(self.special(MICRO_TIME, json!({"type": "string", "format": "date-time"})))
+            }
             Kind::Raw => wrap(self.special(RAW, json!({"type": "object"}))),
             Kind::FieldsV1 => wrap(self.special(FIELDS_V1, json!({"type": "object"}))),
             Kind::Json | Kind::SchemaOrArray | Kind::SchemaOrBool | Kind::SchemaOrStrings => {
@@ -133,7 +138,8 @@ impl Schemas {
 
 /// The kinds, and lists of kinds, whose objects have this type.
 fn group_version_kinds(type_name: &str) -> Vec<Value> {
-    let entry = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let entry =
+        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     if type_name == "meta.v1.DeleteOptions" || type_name == "meta.v1.Status" {
         return vec![entry("", "v1", type_name.trim_start_matches("meta.v1."))];
     }

@@ -42,7 +42,9 @@ async fn a_denial_says_what_upstream_says_and_why_it_was_allowed_is_recorded() {
     member.role("pod-reader", "", "pods", &["list"]).await;
     assert_eq!(member.bind(&root(), "pod-reader", "jiang").await.code, 201);
     assert_eq!(member.get(&jiang(), PODS).await.code, 200);
-    let event = member.audited(|event| event["user"]["username"] == "jiang" && event["responseStatus"]["code"] == 200).await;
+    let event = member
+        .audited(|event| event["user"]["username"] == "jiang" && event["responseStatus"]["code"] == 200)
+        .await;
     assert_eq!(
         event["annotations"]["authorization.k8s.io/reason"],
         "RBAC: allowed by RoleBinding \"pod-reader/default\" of Role \"pod-reader\" to User \"jiang\""
@@ -90,7 +92,11 @@ async fn a_bound_role_that_is_missing_is_named() {
     let member = Member::start(&etcd).await;
     assert_eq!(member.bind(&root(), "gone", "jiang").await.code, 201);
     let answer = member.get(&jiang(), PODS).await;
-    assert!(answer.message().ends_with(": RBAC: role.rbac.authorization.k8s.io \"gone\" not found"), "{}", answer.body);
+    assert!(
+        answer.message().ends_with(": RBAC: role.rbac.authorization.k8s.io \"gone\" not found"),
+        "{}",
+        answer.body
+    );
 }
 
 #[tokio::test]
@@ -100,7 +106,10 @@ async fn a_rule_for_one_name_opens_no_list_of_others() {
     let rule = json!({"verbs": ["get", "list"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["mine"]});
     let role = json!({"metadata": {"name": "one"}, "rules": [rule]});
     assert_eq!(member.post(&root(), &format!("{RBAC}/roles"), &role).await.code, 201);
-    assert_eq!(member.post(&root(), &format!("{RBAC}/rolebindings"), &binding("one", "jiang")).await.code, 201);
+    assert_eq!(
+        member.post(&root(), &format!("{RBAC}/rolebindings"), &binding("one", "jiang")).await.code,
+        201
+    );
     let secrets = "/api/v1/namespaces/default/secrets";
     for (query, code) in [
         ("?fieldSelector=metadata.name%3Dmine", 200),
@@ -118,7 +127,8 @@ async fn a_rule_for_one_name_opens_no_list_of_others() {
 async fn reviews_answer_for_the_caller_and_for_others() {
     let etcd = FakeEtcd::new();
     let member = Member::start(&etcd).await;
-    let ask = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "default"}}});
+    let ask =
+        json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "default"}}});
     let own = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     assert_eq!(member.post(&jiang(), own, &ask).await.body["status"]["allowed"], false);
     member.role("pod-reader", "", "pods", &["list"]).await;
@@ -136,7 +146,13 @@ async fn reviews_answer_for_the_caller_and_for_others() {
     assert_eq!(who.body["status"]["userInfo"]["username"], "jiang");
     let rules = json!({"spec": {"namespace": "default"}});
     let rules = member.post(&jiang(), "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", &rules).await;
-    assert!(rules.body["status"]["resourceRules"].as_array().unwrap().iter().any(|rule| rule["resources"][0] == "pods"));
+    assert!(
+        rules.body["status"]["resourceRules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|rule| rule["resources"][0] == "pods")
+    );
     assert_eq!(member.get(&root(), own).await.code, 405);
     let anonymous = User::new("system:anonymous", &["system:unauthenticated"]);
     assert_eq!(member.post(&anonymous, own, &ask).await.code, 403);
@@ -147,11 +163,15 @@ async fn acting_as_somebody_needs_the_right_for_each_part_and_is_recorded() {
     let etcd = FakeEtcd::new();
     let member = Member::start(&etcd).await;
     let request = |headers: &[(&str, &str)]| {
-        let request = headers.iter().fold(Request::get(PODS), |request, (name, value)| request.header(*name, *value));
+        let request =
+            headers.iter().fold(Request::get(PODS), |request, (name, value)| request.header(*name, *value));
         request.body(body("")).unwrap()
     };
     let denied = member.send(&jiang(), request(&[("impersonate-user", "ann")])).await;
-    assert_eq!(denied.message(), "users \"ann\" is forbidden: User \"jiang\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope");
+    assert_eq!(
+        denied.message(),
+        "users \"ann\" is forbidden: User \"jiang\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope"
+    );
     let rule = json!({"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"], "resourceNames": ["ann"]});
     let role = json!({"metadata": {"name": "as-ann"}, "rules": [rule]});
     let cluster = "/apis/rbac.authorization.k8s.io/v1";
@@ -164,6 +184,12 @@ async fn acting_as_somebody_needs_the_right_for_each_part_and_is_recorded() {
     let event = member.audited(|event| event["impersonatedUser"]["username"] == "ann").await;
     assert_eq!(event["user"]["username"], "jiang");
     let too_much = [("impersonate-user", "ann"), ("impersonate-group", "system:masters")];
-    assert!(member.send(&jiang(), request(&too_much)).await.message().contains("groups \"system:masters\" is forbidden"));
+    assert!(
+        member
+            .send(&jiang(), request(&too_much))
+            .await
+            .message()
+            .contains("groups \"system:masters\" is forbidden")
+    );
     assert_eq!(member.send(&root(), request(&too_much)).await.code, 200);
 }

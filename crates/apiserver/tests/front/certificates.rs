@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
@@ -47,7 +47,12 @@ impl Pki {
     pub(crate) fn new() -> Pki {
         let root = authority("root", None);
         let cluster = authority("cluster", Some(&root));
-        let pki = Pki { directory: tempfile::tempdir().unwrap(), root, cluster, foreign: authority("foreign", None) };
+        let pki = Pki {
+            directory: tempfile::tempdir().unwrap(),
+            root,
+            cluster,
+            foreign: authority("foreign", None),
+        };
         let mut server = params("apiserver", "");
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         server.subject_alt_names = vec![SanType::IpAddress("127.0.0.1".parse().unwrap())];
@@ -79,7 +84,12 @@ impl Pki {
         self.with_certificate(common_name, organization, &self.foreign)
     }
 
-    fn with_certificate(&self, common_name: &str, organization: &str, issuer: &Authority) -> Arc<ClientConfig> {
+    fn with_certificate(
+        &self,
+        common_name: &str,
+        organization: &str,
+        issuer: &Authority,
+    ) -> Arc<ClientConfig> {
         let mut params = params(common_name, organization);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();

@@ -84,8 +84,9 @@ impl Member {
     /// A role in `default` with one rule.
     pub(crate) async fn role(&self, name: &str, group: &str, resource: &str, verbs: &[&str]) {
         let rule = json!({"verbs": verbs, "apiGroups": [group], "resources": [resource]});
-        let answer =
-            self.post(&root(), &format!("{RBAC}/roles"), &json!({"metadata": {"name": name}, "rules": [rule]})).await;
+        let answer = self
+            .post(&root(), &format!("{RBAC}/roles"), &json!({"metadata": {"name": name}, "rules": [rule]}))
+            .await;
         assert_eq!(answer.code, 201, "{}", answer.body);
     }
 

@@ -3,6 +3,8 @@
 //!
 //! Nothing here names an internal API. Not here: what endpoints do with objects (`tests/contract`).
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 mod certificates;
 #[path = "../contract/fake_etcd.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the contract suite uses the rest")]

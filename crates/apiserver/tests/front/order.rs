@@ -66,7 +66,8 @@ async fn of_all_that_is_wrong_the_first_stage_answers() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let with = |path: &str, headers: &[(&str, &str)]| {
-        let request = headers.iter().fold(Request::post(path), |request, (name, value)| request.header(*name, *value));
+        let request =
+            headers.iter().fold(Request::post(path), |request, (name, value)| request.header(*name, *value));
         request.body(body("not even JSON")).unwrap()
     };
     let impersonate = ("impersonate-user", "ann");
@@ -86,7 +87,11 @@ async fn of_all_that_is_wrong_the_first_stage_answers() {
     let answer = member.send(&jiang(), with(unknown, &[])).await;
     assert_eq!(answer.code, 403, "then authorization: {}", answer.body);
     assert_eq!(member.send(&root(), with(unknown, &[])).await.code, 404, "then the endpoint");
-    assert_eq!(member.send(&root(), with(PODS, &[("content-type", "application/json")])).await.code, 400, "then the body");
+    assert_eq!(
+        member.send(&root(), with(PODS, &[("content-type", "application/json")])).await.code,
+        400,
+        "then the body"
+    );
 }
 
 #[tokio::test]

@@ -45,7 +45,12 @@ async fn serve(pki: &Pki) -> Served {
 }
 
 /// One request on a connection of its own, over the protocol that ALPN gives for `protocols`.
-async fn ask(served: &Served, client: Arc<ClientConfig>, protocols: &[&[u8]], path: &str) -> Response<Incoming> {
+async fn ask(
+    served: &Served,
+    client: Arc<ClientConfig>,
+    protocols: &[&[u8]],
+    path: &str,
+) -> Response<Incoming> {
     let mut client = (*client).clone();
     client.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let stream = TcpStream::connect(served.address).await.unwrap();
@@ -132,14 +137,16 @@ async fn silent_connections_keep_nobody_from_being_served() {
 async fn told_to_stop_the_server_ends_watches_finishes_requests_and_returns() {
     let pki = Pki::new();
     let served = serve(&pki).await;
-    let watch = ask(&served, pki.client("admin", "system:masters"), &[b"h2"], &format!("{PODS}?watch=1")).await;
+    let watch =
+        ask(&served, pki.client("admin", "system:masters"), &[b"h2"], &format!("{PODS}?watch=1")).await;
     assert_eq!(watch.status(), 200);
     served.stop.cancel();
     let ended = tokio::time::timeout(Duration::from_secs(5), watch.into_body().collect()).await;
     assert!(ended.is_ok_and(|body| body.is_ok()), "the watch ends without an error");
     tokio::time::timeout(Duration::from_secs(5), served.serving).await.unwrap().unwrap();
     assert!(TcpStream::connect(served.address).await.is_err(), "nobody listens");
-    let event = served.member.audited(|event| event["verb"] == "watch" && event["stage"] == "ResponseComplete").await;
+    let event =
+        served.member.audited(|event| event["verb"] == "watch" && event["stage"] == "ResponseComplete").await;
     assert_eq!(event["responseStatus"]["code"], 200);
 }
 
@@ -148,7 +155,10 @@ async fn health_tells_its_checks_and_readiness_ends_with_the_stop() {
     let pki = Pki::new();
     let served = serve(&pki).await;
     let text = |answer: Response<Incoming>| async move {
-        (answer.status().as_u16(), String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+        (
+            answer.status().as_u16(),
+            String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap(),
+        )
     };
     let nobody = || pki.nobody();
     for path in ["/healthz", "/livez", "/readyz"] {
@@ -156,7 +166,10 @@ async fn health_tells_its_checks_and_readiness_ends_with_the_stop() {
     }
     let (code, verbose) = text(ask(&served, nobody(), &[], "/readyz?verbose&exclude=etcd").await).await;
     assert_eq!(code, 200);
-    assert!(verbose.contains("[+]etcd excluded: ok\n") && verbose.ends_with("readyz check passed\n"), "{verbose}");
+    assert!(
+        verbose.contains("[+]etcd excluded: ok\n") && verbose.ends_with("readyz check passed\n"),
+        "{verbose}"
+    );
     let admin = pki.client("admin", "system:masters");
     assert_eq!(text(ask(&served, admin.clone(), &[], "/livez/ping").await).await, (200, "ok".to_string()));
     assert_eq!(ask(&served, admin, &[], "/livez/nonsense").await.status(), 404);
