@@ -5,6 +5,7 @@
 //! Not here: what a write means (registry), paths that are not about objects, reviews.
 
 mod body;
+mod eviction;
 mod patch;
 mod read;
 mod subresource;

@@ -21,22 +21,20 @@ use wire::mvccpb;
 
 use crate::object::Object;
 use crate::storage::{ReadError, Storage, Stored};
-use crate::watch_cache::{KindCache, Objects, WatchCache};
+use crate::watch_cache::{ItemChange, KindCache, Objects, WatchCache};
 
 /// How often progress is asked for while someone waits. Source: upstream cacher/progress (100 ms).
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-/// One object changed at one revision.
+/// One object changed.
 pub(crate) struct Change {
-    pub(crate) revision: i64,
     /// The row that owns the stored form; `None` is reserved for kinds without a row.
     pub(crate) resource: Option<&'static Resource>,
     pub(crate) namespace: String,
     pub(crate) name: String,
-    pub(crate) key: Bytes,
-    pub(crate) old: Option<Arc<Object>>,
+    /// What it is now; `None` when it was deleted.
     pub(crate) new: Option<Arc<Object>>,
 }
 
@@ -80,7 +78,7 @@ impl Drop for Waiter<'_> {
 }
 
 /// What was decoded of one revision, per stored form.
-type Batch = BTreeMap<&'static str, Vec<(Arc<str>, Option<Arc<Object>>, Option<Arc<Object>>)>>;
+type Batch = BTreeMap<&'static str, Vec<ItemChange>>;
 
 impl Feed {
     pub(crate) fn new(storage: Storage, cache: Arc<WatchCache>, readers: Vec<Arc<dyn Reader>>) -> Arc<Feed> {
@@ -180,22 +178,18 @@ impl Feed {
 
     fn replace(&self, resource: &'static Resource, kind: &KindCache, objects: Objects, revision: i64) {
         let before = kind.objects();
-        let mut changes = Vec::new();
+        let mut told = Vec::new();
         for (item, new) in &objects {
-            let old = before.get(item).cloned();
-            if old.as_ref().is_none_or(|old| old.revision() != new.revision()) {
-                changes.push((item.clone(), old, Some(new.clone())));
+            if before.get(item).is_none_or(|old| old.revision() != new.revision()) {
+                told.push(change(resource, item, Some(new.clone())));
             }
         }
-        for (item, old) in &before {
-            if !objects.contains_key(item) {
-                changes.push((item.clone(), Some(old.clone()), None));
-            }
+        for item in before.keys().filter(|item| !objects.contains_key(*item)) {
+            told.push(change(resource, item, None));
         }
         kind.reset(objects, revision);
-        for (item, old, new) in changes {
-            let at = new.as_ref().map_or(revision, |new| new.revision());
-            self.tell(resource, at, &item, old, new);
+        for change in &told {
+            self.readers.iter().for_each(|reader| reader.observe(change));
         }
     }
 
@@ -268,10 +262,9 @@ impl Feed {
         }
         if response.events.is_empty() {
             // A progress answer comes after every event up to its revision; the answer to `create` does not.
-            if let Some(header) = response.header.filter(|_| !response.created) {
-                if header.revision > self.revision() {
-                    self.publish(header.revision);
-                }
+            let revision = response.header.map_or(0, |header| header.revision);
+            if !response.created && revision > self.revision() {
+                self.publish(revision);
             }
             return Ok(());
         }
@@ -317,15 +310,12 @@ impl Feed {
         let Some((resource, item)) = self.parse(&kv.key) else { return Ok(()) };
         let Some(kind) = self.cache.kind(resource) else { return Ok(()) };
         let old = kind.get(&item);
-        if let (Some(old), Some(previous)) = (&old, &event.prev_kv) {
-            if old.revision() != previous.mod_revision {
-                return Err(Ended::Stale(format!(
-                    "missed a change of {} between {} and {}",
-                    String::from_utf8_lossy(&kv.key),
-                    old.revision(),
-                    previous.mod_revision
-                )));
-            }
+        if let (Some(old), Some(previous)) = (&old, &event.prev_kv)
+            && old.revision() != previous.mod_revision
+        {
+            let key = String::from_utf8_lossy(&kv.key);
+            let (known, before) = (old.revision(), previous.mod_revision);
+            return Err(Ended::Stale(format!("missed a change of {key} between {known} and {before}")));
         }
         let new = match deleted {
             true => None,
@@ -334,27 +324,14 @@ impl Feed {
         if old.is_none() && new.is_none() {
             return Ok(());
         }
-        told.push(change(resource, revision, &item, kv.key, old.clone(), new.clone()));
-        batch.entry(resource.storage_prefix).or_default().push((item, old, new));
+        told.push(change(resource, &item, new.clone()));
+        batch.entry(resource.storage_prefix).or_default().push(ItemChange { item, old, new });
         Ok(())
     }
 
     fn publish(&self, revision: i64) {
         self.cache.advance(revision);
         self.revision.send_replace(revision);
-    }
-
-    fn tell(
-        &self,
-        resource: &'static Resource,
-        revision: i64,
-        item: &Arc<str>,
-        old: Option<Arc<Object>>,
-        new: Option<Arc<Object>>,
-    ) {
-        let key = Bytes::from(self.storage.key(resource, item));
-        let change = change(resource, revision, item, key, old, new);
-        self.readers.iter().for_each(|reader| reader.observe(&change));
     }
 
     /// `/registry/pods/default/a` → the row of pods and `default/a`. None: not a kind of ours.
@@ -394,24 +371,9 @@ fn ask_progress(requests: &mpsc::Sender<pb::WatchRequest>) -> Result<(), Ended> 
     }
 }
 
-fn change(
-    resource: &'static Resource,
-    revision: i64,
-    item: &str,
-    key: Bytes,
-    old: Option<Arc<Object>>,
-    new: Option<Arc<Object>>,
-) -> Change {
+fn change(resource: &'static Resource, item: &str, new: Option<Arc<Object>>) -> Change {
     let (namespace, name) = item.split_once('/').unwrap_or(("", item));
-    Change {
-        revision,
-        resource: Some(resource),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        key,
-        old,
-        new,
-    }
+    Change { resource: Some(resource), namespace: namespace.to_owned(), name: name.to_owned(), new }
 }
 
 /// A storage prefix has one or two segments; what follows must fit the scope of the kind.

@@ -104,7 +104,7 @@ impl WriteOptions {
             match name.as_str() {
                 "dryRun" => match dry_run(&value) {
                     Ok(dry_run) => options.dry_run |= dry_run,
-                    Err(error) => errors.push(error),
+                    Err(error) => errors.push(*error),
                 },
                 "fieldManager" => options.field_manager = value,
                 "force" => options.force = boolean(&value)?,
@@ -264,7 +264,7 @@ impl DeleteOptions {
                 }
                 "orphanDependents" => options.orphan_dependents = Some(boolean(&value)?),
                 "propagationPolicy" if !value.is_empty() => options.propagation = Some(propagation(&value)?),
-                "dryRun" => options.dry_run |= dry_run(&value).map_err(|error| invalid_delete(&[error]))?,
+                "dryRun" => options.dry_run |= dry_run(&value).map_err(|error| invalid_delete(&[*error]))?,
                 _ => {}
             }
         }
@@ -288,7 +288,7 @@ impl DeleteOptions {
         }
         for value in body.get("dryRun").and_then(Value::as_array).into_iter().flatten() {
             let value = value.as_str().unwrap_or_default();
-            options.dry_run |= dry_run(value).map_err(|error| invalid_delete(&[error]))?;
+            options.dry_run |= dry_run(value).map_err(|error| invalid_delete(&[*error]))?;
         }
         Ok(options)
     }
@@ -342,10 +342,10 @@ fn invalid_delete(errors: &[FieldError]) -> Status {
     Status::invalid(GroupKind::new("meta.k8s.io", "DeleteOptions"), "", errors)
 }
 
-fn dry_run(value: &str) -> Result<bool, FieldError> {
+fn dry_run(value: &str) -> Result<bool, Box<FieldError>> {
     match value {
         "All" => Ok(true),
-        _ => Err(FieldError::not_supported(&Path::new("dryRun"), value, &["All"])),
+        _ => Err(Box::new(FieldError::not_supported(&Path::new("dryRun"), value, &["All"]))),
     }
 }
 

@@ -211,7 +211,7 @@ pub(crate) fn table_value(
     rows: Vec<Value>,
 ) -> Value {
     let columns: Option<Vec<Value>> = resource.map(|resource| {
-        let columns = table::columns(resource).into_iter();
+        let columns = table::columns(resource).iter();
         columns
             .map(|column| {
                 json!({

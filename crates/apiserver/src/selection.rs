@@ -27,8 +27,8 @@ impl Selection {
         for requirement in fields.requirements() {
             let field = requirement.field.as_str();
             let known = matches!(field, "metadata.name" | "metadata.namespace")
-                || resource.selectable_fields.iter().any(|known| *known == field)
-                || stored.selectable_fields.iter().any(|known| *known == stored_field(field));
+                || resource.selectable_fields.contains(&field)
+                || stored.selectable_fields.contains(&stored_field(field));
             if !known {
                 return Err(Status::bad_request(format!("field label not supported: {field}")));
             }

@@ -58,6 +58,14 @@ impl CacheEvent {
     }
 }
 
+/// An object before and after; None when it was not there.
+#[derive(Debug)]
+pub(crate) struct ItemChange {
+    pub(crate) item: Arc<str>,
+    pub(crate) old: Option<Arc<Object>>,
+    pub(crate) new: Option<Arc<Object>>,
+}
+
 /// A consistent state of one resource.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
@@ -79,7 +87,6 @@ impl Snapshot {
         };
         self.objects
             .range::<_, str>((Bound::Included(from.as_str()), Bound::Unbounded))
-            .map(|(item, object)| (item, object))
             .take_while(move |(item, _)| item.starts_with(prefix.as_str()))
     }
 }
@@ -223,13 +230,9 @@ impl KindCache {
     }
 
     /// All changes of this resource at one revision.
-    pub(crate) fn apply(
-        &self,
-        changes: Vec<(Arc<str>, Option<Arc<Object>>, Option<Arc<Object>>)>,
-        revision: i64,
-    ) {
+    pub(crate) fn apply(&self, changes: Vec<ItemChange>, revision: i64) {
         let mut state = self.state.write();
-        for (item, old, new) in changes {
+        for ItemChange { item, old, new } in changes {
             match &new {
                 Some(new) => state.objects.insert(item.clone(), new.clone()),
                 None => state.objects.remove(&item),
@@ -327,12 +330,13 @@ mod tests {
     }
 
     fn put(cache: &WatchCache, kind: &KindCache, name: &str, revision: i64) {
-        kind.apply(vec![(Arc::from(name), kind.get(name), object(name, revision))], revision);
+        let new = object(name, revision);
+        kind.apply(vec![ItemChange { item: Arc::from(name), old: kind.get(name), new }], revision);
         cache.advance(revision);
     }
 
     fn delete(cache: &WatchCache, kind: &KindCache, name: &str, revision: i64) {
-        kind.apply(vec![(Arc::from(name), kind.get(name), None)], revision);
+        kind.apply(vec![ItemChange { item: Arc::from(name), old: kind.get(name), new: None }], revision);
         cache.advance(revision);
     }
 

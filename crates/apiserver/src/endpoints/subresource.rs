@@ -1,4 +1,4 @@
-//! Parts of objects with a path of their own: status, scale, binding, finalize and what is not built yet.
+//! Parts of objects with a path of their own: status, scale, binding, eviction, finalize and what is not built yet.
 
 use apimachinery::status::{GroupKind, Status};
 use apimachinery::{Value, meta};
@@ -6,7 +6,7 @@ use http::{Response, StatusCode};
 use serde_json::json;
 
 use super::body::{self, Expected};
-use super::{Call, patch, read, write};
+use super::{Call, eviction, patch, read, write};
 use crate::options::{FieldValidation, WriteOptions};
 use crate::registry::{Part, Source, Updated, group_resource};
 use crate::render::now_s;
@@ -35,7 +35,9 @@ pub(super) async fn dispatch(call: Call<'_>, verb: &str) -> Result<Response<Body
         ("approval", "update") if built.approval => write::replace(call, Part::Status).await,
         ("approval", "patch") if built.approval => patch::patch_part(call, Part::Status).await,
         ("ephemeralcontainers" | "resize", "get") if built.ephemeral_containers => read::get(call).await,
-        ("eviction" | "token" | "ephemeralcontainers" | "resize", _) => {
+        ("eviction", "create") if built.eviction => eviction::evict(call).await,
+        ("eviction", _) if built.eviction => not_allowed(),
+        ("token" | "ephemeralcontainers" | "resize", _) => {
             let what = format!("{}/{}", resource.plural, call.subresource);
             Err(Status::not_implemented(what))
         }

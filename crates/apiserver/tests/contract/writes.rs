@@ -474,7 +474,6 @@ async fn decisions_are_objects_like_others_but_bounded() {
 async fn what_is_not_there_or_not_built_says_so() {
     let server = start().await;
     server.post(PODS, &pod("a")).await;
-    assert_eq!(server.post(&format!("{PODS}/a/eviction"), &json!({})).await.code, 501);
     assert_eq!(server.get(&format!("{PODS}/a/log")).await.code, 501);
     assert_eq!(server.get(&format!("{PODS}/a/nonsense")).await.code, 404);
     assert_eq!(server.post("/api/v1/pods", &pod("b")).await.code, 405);
@@ -483,4 +482,37 @@ async fn what_is_not_there_or_not_built_says_so() {
         .send("PATCH", &format!("{PODS}/a"), &[("content-type", "application/apply-patch+yaml")], "{}")
         .await;
     assert_eq!((applied.code, applied.error().1.contains("server-side apply")), (501, true));
+}
+
+#[tokio::test]
+async fn an_eviction_deletes_unless_a_budget_forbids_it() {
+    let server = start().await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}});
+    assert_eq!(server.post(budgets, &budget).await.code, 201);
+    let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2}});
+    let set = server.patch("merge", &format!("{budgets}/b/status"), &status).await;
+    assert_eq!(set.code, 200, "{:?}", set.bytes);
+    for name in ["a", "b", "c"] {
+        let mut pod = pod(name);
+        pod["metadata"]["labels"] = json!({"app": if name == "c" { "y" } else { "x" }});
+        server.post(PODS, &pod).await;
+        let ready =
+            json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        assert_eq!(server.patch("merge", &format!("{PODS}/{name}/status"), &ready).await.code, 200);
+    }
+    let evict = |name: &'static str| {
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "default"}});
+        let server = &server;
+        async move { server.post(&format!("{PODS}/{name}/eviction"), &eviction).await }
+    };
+    assert_eq!(evict("a").await.code, 201);
+    let refused = evict("b").await;
+    assert_eq!(
+        refused.error(),
+        (429, "Cannot evict pod as it would violate the pod's disruption budget.".to_owned())
+    );
+    assert_eq!(refused.json()["details"]["causes"][0]["reason"], "DisruptionBudget");
+    assert_eq!(evict("c").await.code, 201);
+    assert_eq!(names(&server.get(PODS).await.json()), ["b"]);
 }
