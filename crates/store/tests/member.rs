@@ -3,8 +3,14 @@
 //! Every test starts a member of its own in a temporary directory. What needs several members or foreign clients is
 //! not here.
 
+#[path = "member/cluster.rs"]
+mod cluster;
 #[path = "member/one.rs"]
 mod one;
+#[path = "member/refused.rs"]
+mod refused;
+#[path = "member/tls.rs"]
+mod tls;
 
 use std::time::Duration;
 

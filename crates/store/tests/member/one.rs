@@ -7,9 +7,9 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 use wire::{
-    Client, Transport,
+    Client, ClientTls, Transport,
     etcdserverpb::{self as pb, watch_request::RequestUnion},
     mvccpb, prefix_end,
 };
@@ -24,6 +24,17 @@ pub(crate) struct Member {
     folder: TempDir,
 }
 
+/// A member of its own cluster on free ports, without syncs.
+pub(crate) fn config(name: &str, folder: &TempDir) -> Config {
+    let mut config = Config::new(name, folder.path().join(name));
+    let url = || -> Url { format!("http://127.0.0.1:{}", free_port()).parse().unwrap() };
+    config.listen_client_urls = vec!["http://127.0.0.1:0".parse().unwrap()];
+    config.listen_peer_urls = vec![url()];
+    config.initial_advertise_peer_urls = config.listen_peer_urls.clone();
+    config.fsync = false;
+    config
+}
+
 impl Member {
     pub(crate) async fn start() -> Member {
         Member::start_with(|_| {}).await
@@ -31,22 +42,21 @@ impl Member {
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Member {
         let folder = TempDir::new().unwrap();
-        let mut config = Config::new("one", folder.path().join("data"));
-        let url = || -> Url { format!("http://127.0.0.1:{}", free_port()).parse().unwrap() };
-        config.listen_client_urls = vec!["http://127.0.0.1:0".parse().unwrap()];
-        config.listen_peer_urls = vec![url()];
-        config.initial_advertise_peer_urls = config.listen_peer_urls.clone();
-        config.fsync = false;
+        let mut config = config("one", &folder);
         change(&mut config);
-        Member::run(config, folder).await
+        Member::run(config, folder, None).await
     }
 
-    async fn run(config: Config, folder: TempDir) -> Member {
+    pub(crate) async fn run(config: Config, folder: TempDir, tls: Option<ClientTls>) -> Member {
+        let member = Member::run_unready(config, folder, tls).await;
+        timeout(PATIENCE, member.store.ready()).await.unwrap();
+        member
+    }
+
+    pub(crate) async fn run_unready(config: Config, folder: TempDir, tls: Option<ClientTls>) -> Member {
         let shutdown = CancellationToken::new();
         let store = store::start(config.clone(), shutdown.clone()).await.unwrap();
-        timeout(PATIENCE, store.ready()).await.unwrap();
-        let endpoints: Vec<String> = store.client_urls().iter().map(Url::to_string).collect();
-        let client = Client::new(Transport::connect(&endpoints, None, PATIENCE).unwrap());
+        let client = connect(&store, tls);
         Member { client, store, config, shutdown, folder }
     }
 
@@ -59,11 +69,26 @@ impl Member {
         timeout(PATIENCE, self.store.stopped()).await.unwrap().unwrap();
     }
 
-    pub(crate) async fn restart(self) -> Member {
+    /// Stops it and gives what a restart needs.
+    pub(crate) async fn stop_and_keep(self) -> (Config, TempDir) {
         let Member { store, config, shutdown, folder, .. } = self;
         shutdown.cancel();
         timeout(PATIENCE, store.stopped()).await.unwrap().unwrap();
-        Member::run(config, folder).await
+        (config, folder)
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) async fn restart(self) -> Member {
+        let (config, folder) = self.stop_and_keep().await;
+        Member::run(config, folder, None).await
+    }
+
+    pub(crate) async fn try_put(&self, key: &str) -> Result<(), Status> {
+        let put = pb::PutRequest { key: key.to_owned().into(), ..Default::default() };
+        self.client.kv.clone().put(put).await.map(drop)
     }
 
     /// Gives the revision.
@@ -106,11 +131,21 @@ impl Member {
     }
 
     pub(crate) async fn watch_as(&self, token: &str) -> Watch {
-        let (requests, receiver) = mpsc::channel(16);
-        let request = with_token(ReceiverStream::new(receiver), token);
-        let answers = self.client.watch.clone().watch(request).await.unwrap().into_inner();
-        Watch { requests, answers }
+        self.watch_with("token", token).await.unwrap()
     }
+
+    /// Opens a watch stream with one entry of metadata.
+    pub(crate) async fn watch_with(&self, name: &'static str, value: &str) -> Result<Watch, Status> {
+        let (requests, receiver) = mpsc::channel(16);
+        let request = with(ReceiverStream::new(receiver), name, value);
+        let answers = self.client.watch.clone().watch(request).await?.into_inner();
+        Ok(Watch { requests, answers })
+    }
+}
+
+pub(crate) fn connect(store: &Store, tls: Option<ClientTls>) -> Client {
+    let endpoints: Vec<String> = store.client_urls().iter().map(Url::to_string).collect();
+    Client::new(Transport::connect(&endpoints, tls, PATIENCE).unwrap())
 }
 
 pub(crate) struct Watch {
@@ -146,6 +181,15 @@ impl Watch {
         timeout(PATIENCE, self.answers.message()).await.unwrap().unwrap().unwrap()
     }
 
+    /// How the stream ends.
+    pub(crate) async fn end(&mut self) -> Status {
+        loop {
+            if let Err(status) = timeout(PATIENCE, self.answers.message()).await.unwrap() {
+                return status;
+            }
+        }
+    }
+
     /// The next `count` events.
     pub(crate) async fn events(&mut self, count: usize) -> Vec<mvccpb::Event> {
         let mut events = Vec::new();
@@ -162,9 +206,14 @@ pub(crate) fn prefix(prefix: &str) -> pb::WatchCreateRequest {
 }
 
 pub(crate) fn with_token<T>(message: T, token: &str) -> tonic::Request<T> {
+    with(message, "token", token)
+}
+
+/// A request with one entry of metadata, if it has a value.
+pub(crate) fn with<T>(message: T, name: &'static str, value: &str) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
-    if !token.is_empty() {
-        request.metadata_mut().insert("token", token.parse().unwrap());
+    if !value.is_empty() {
+        request.metadata_mut().insert(name, value.parse().unwrap());
     }
     request
 }
@@ -186,6 +235,6 @@ pub(crate) fn event_texts(events: &[mvccpb::Event]) -> Vec<String> {
     events.iter().map(text).collect()
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
