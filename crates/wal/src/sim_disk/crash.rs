@@ -204,6 +204,33 @@ impl Moment {
         }
         unique
     }
+
+    /// A sample for disks with many pending changes: nothing, everything, then prefixes that end in a torn write and
+    /// random subsets by turns.
+    pub fn sample_fates(&self, random: &mut Random, count: usize) -> Vec<Vec<Fate>> {
+        if self.pending.is_empty() {
+            return vec![Vec::new()];
+        }
+        let all = |fate: Fate| vec![fate; self.pending.len()];
+        let mut sample = vec![all(Fate::Lost), all(Fate::Kept)];
+        for turn in 0..count.saturating_sub(2) {
+            let last = random.below(self.pending.len() as u64) as usize;
+            let fates = self.pending.iter().enumerate().map(|(at, pending)| {
+                let sectors = pending.sector_count();
+                match at.cmp(&last) {
+                    _ if turn % 2 == 1 => random.fate(pending),
+                    std::cmp::Ordering::Less => Fate::Kept,
+                    std::cmp::Ordering::Equal if sectors > 0 => {
+                        let torn_at = random.below(sectors as u64 + 1) as usize;
+                        Fate::Sectors((0..sectors).map(|sector| sector < torn_at).collect())
+                    }
+                    std::cmp::Ordering::Equal | std::cmp::Ordering::Greater => Fate::Lost,
+                }
+            });
+            sample.push(fates.collect());
+        }
+        sample
+    }
 }
 
 /// SplitMix64: small, seeded, good enough to choose with.
