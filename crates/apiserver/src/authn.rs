@@ -26,6 +26,12 @@ pub enum CredentialsError {
     ClientAuthority(#[from] TlsError),
     #[error("--client-ca-file: {0}")]
     ClientVerifier(#[from] rustls::server::VerifierBuilderError),
+    #[error("--client-ca-file: cannot read {path}: {source}")]
+    AuthorityText {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("--token-auth-file: cannot read {path}: {source}")]
     TokenFile {
         path: PathBuf,
@@ -89,6 +95,11 @@ impl Authenticator {
             attempted: attempted(certificates.is_empty(), &parts.headers),
             why: failures.join("; "),
         })
+    }
+
+    /// The text of `--client-ca-file`.
+    pub(crate) fn authority_pem(&self) -> Option<&str> {
+        self.authority.as_ref().map(ClientAuthority::pem)
     }
 
     /// The user of a token, for TokenReview.

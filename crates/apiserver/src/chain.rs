@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use apimachinery::status::Status;
 use futures_util::FutureExt;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::authn::x509::PeerCertificates;
@@ -31,14 +32,20 @@ pub(crate) enum Origin {
     Network {
         peer: SocketAddr,
         certificates: PeerCertificates,
+        /// Cancelled to end the connection in peace.
+        leave: CancellationToken,
     },
     /// Another part of this process; its identity is not up for proof.
     InProcess(User),
 }
 
 impl Origin {
-    pub(crate) fn network(peer: SocketAddr, certificates: Vec<CertificateDer<'static>>) -> Origin {
-        Origin::Network { peer, certificates: PeerCertificates::new(certificates) }
+    pub(crate) fn network(
+        peer: SocketAddr,
+        certificates: Vec<CertificateDer<'static>>,
+        leave: CancellationToken,
+    ) -> Origin {
+        Origin::Network { peer, certificates: PeerCertificates::new(certificates), leave }
     }
 }
 
@@ -67,7 +74,8 @@ pub(crate) async fn handle(server: &ApiServer, origin: &Origin, request: Request
     if let Some(origin) = cors {
         cors::mark(&mut answer, &origin);
     }
-    head.finish(server, &mut answer, &audit);
+    head.finish(&mut answer, &audit);
+    head.spread(server, origin);
     if head.is_head {
         return without_body(audit.finish(answer, is_long_running(&info)).await);
     }
@@ -185,7 +193,7 @@ impl Head {
     }
 
     /// The headers that every answer has.
-    fn finish(&self, server: &ApiServer, answer: &mut Response<Body>, audit: &audit::Context) {
+    fn finish(&self, answer: &mut Response<Body>, audit: &audit::Context) {
         let headers = answer.headers_mut();
         headers.insert("audit-id", audit.id_header());
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
@@ -195,10 +203,14 @@ impl Head {
             "x-kubernetes-pf-prioritylevel-uid",
             HeaderValue::from_static(level.priority_level_uid()),
         );
+    }
+
+    /// Now and then ends an HTTP/2 connection in peace: the client reconnects, perhaps to another member.
+    fn spread(&self, server: &ApiServer, origin: &Origin) {
+        let Origin::Network { leave, .. } = origin else { return };
         let chance = server.config().goaway_chance;
         if self.is_http2 && chance > 0.0 && rand::random::<f64>() < chance {
-            // hyper turns this into GOAWAY on HTTP/2: the client reconnects, perhaps to another member.
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            leave.cancel();
         }
     }
 }

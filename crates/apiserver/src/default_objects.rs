@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use apimachinery::Value;
 use apimachinery::status::Status;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::json;
@@ -21,9 +21,11 @@ use crate::authz::rules::{Rule, uncovered};
 use crate::{ApiServer, StartError, User, bootstrap, response};
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+const AUTHENTICATION: &str = "extension-apiserver-authentication";
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1";
 /// Requests under way at once: enough to share a few fsyncs.
 const CONCURRENT: usize = 32;
+const MERGE_PATCH: HeaderValue = HeaderValue::from_static("application/merge-patch+json");
 const CONFLICTS_MAX: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,7 @@ pub(crate) async fn ensure(server: &ApiServer) -> Result<(), StartError> {
     run(policy::objects().into_iter().map(|wanted| reconcile(server, wanted, &existing)))
         .await
         .map_err(failed)?;
+    ensure_authentication(server).await.map_err(failed)?;
     bootstrap::kubernetes_service(server).await.map_err(|status| StartError::Bootstrap(status.to_string()))
 }
 
@@ -60,6 +63,37 @@ async fn ensure_namespace(server: &ApiServer, name: &str) -> Result<(), CallErro
     }
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     tolerate_existing(call(server, Method::POST, path, Some(&namespace)).await)
+}
+
+/// Where components read which authority signs client certificates. Source: `extension-apiserver-authentication` of
+/// kube-apiserver.
+async fn ensure_authentication(server: &ApiServer) -> Result<(), CallError> {
+    let collection = "/api/v1/namespaces/kube-system/configmaps";
+    let path = format!("{collection}/{AUTHENTICATION}");
+    let mut data = json!({});
+    if let Some(pem) = server.authenticator().authority_pem() {
+        data["client-ca-file"] = json!(pem);
+    }
+    let wanted = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": AUTHENTICATION, "namespace": "kube-system"},
+        "data": data,
+    });
+    let found = match call(server, Method::GET, &path, None).await {
+        Err(CallError::Refused { status, .. }) if status.code == 404 => {
+            return tolerate_existing(call(server, Method::POST, collection, Some(&wanted)).await);
+        }
+        other => other?,
+    };
+    let is_current =
+        data.as_object().is_some_and(|data| data.iter().all(|(key, value)| found["data"][key] == *value));
+    if is_current {
+        return Ok(());
+    }
+    // Members whose authorities differ overwrite each other, the last to start stays; upstream does the same.
+    let patch = json!({ "data": data });
+    call(server, Method::PATCH, &path, Some(&patch)).await.map(drop)
 }
 
 /// All RBAC objects by plural, namespace and name.
@@ -159,7 +193,7 @@ async fn call(
     let request = Request::builder()
         .method(method.clone())
         .uri(path)
-        .header(CONTENT_TYPE, response::JSON)
+        .header(CONTENT_TYPE, if method == Method::PATCH { MERGE_PATCH } else { response::JSON })
         .body(response::full(body_bytes))
         .map_err(|error| broken(error.to_string()))?;
     let answer =

@@ -1,11 +1,12 @@
 //! The listener: TCP, TLS, HTTP/2 and 1.1, with a deadline or a bound for everything that a peer can withhold.
 //!
-//! Invariants: at most `connections_max` connections; a handshake and an HTTP/1 request head must be complete in
-//! 10 s; idle HTTP/2 connections are pinged; when told to stop, the listener closes first, then every connection
+//! Invariants: at most `connections_max` connections; a handshake must be complete in 10 s, an HTTP/1 request head in
+//! 32 s; idle HTTP/2 connections are pinged; when told to stop, the listener closes first, then every connection
 //! finishes what it has begun, for at most `DRAIN_S_MAX`. Not here: what a request means (`chain.rs`).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +16,12 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
 use tracing::{debug, info, warn};
 
@@ -28,7 +29,8 @@ use crate::chain::{self, Origin};
 use crate::{ApiServer, Body, BoxError, User};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the head of an HTTP/1 request, counted from the answer before it. Source: kube-apiserver `ReadHeaderTimeout`.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
 /// Source: kube-apiserver `--http2-...` defaults, golang.org/x/net/http2 `ReadIdleTimeout`.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
@@ -52,26 +54,29 @@ impl ApiServer {
         let address = listener.local_addr().map_err(ServeError::Listener)?;
         info!(%address, "serving HTTPS");
         let acceptor = TlsAcceptor::from(tls);
-        let connections = Arc::new(Semaphore::new(self.config().connections_max));
-        let graceful = GracefulShutdown::new();
+        let places = Arc::new(Semaphore::new(self.config().connections_max));
+        let connections = TaskTracker::new();
         let drain = self.drain_signal(shutdown);
+        let cut = CancellationToken::new();
+        let _cut_at_the_latest = cut.clone().drop_guard();
         loop {
             let accepted = tokio::select! {
                 () = drain.cancelled() => break,
-                accepted = accept(&listener, &connections) => accepted,
+                accepted = accept(&listener, &places) => accepted,
             };
-            let Some((stream, peer, permit)) = accepted else { continue };
-            let server = self.clone();
-            let acceptor = acceptor.clone();
-            let watcher = graceful.watcher();
-            tokio::spawn(async move {
-                server.connection(stream, peer, acceptor, watcher).await;
-                drop(permit);
+            let Some((stream, peer, place)) = accepted else { continue };
+            let (server, acceptor, drain, cut) = (self.clone(), acceptor.clone(), drain.clone(), cut.clone());
+            connections.spawn(async move {
+                tokio::select! {
+                    () = server.connection(stream, peer, acceptor, drain) => {}
+                    () = cut.cancelled() => debug!(%peer, "connection dropped"),
+                }
+                drop(place);
             });
         }
         drop(listener);
-        let drained = tokio::time::timeout(Duration::from_secs(DRAIN_S_MAX), graceful.shutdown()).await;
-        if drained.is_err() {
+        connections.close();
+        if tokio::time::timeout(Duration::from_secs(DRAIN_S_MAX), connections.wait()).await.is_err() {
             warn!(%address, "connections were still open after {DRAIN_S_MAX} s and are dropped");
         }
         Ok(())
@@ -111,12 +116,14 @@ impl ApiServer {
         drain
     }
 
+    /// Serves one connection until either side ends it. After `drain`, or once a request has asked for it, no new
+    /// request is taken (GOAWAY on HTTP/2) and those under way are finished.
     async fn connection(
-        self,
+        &self,
         stream: TcpStream,
         peer: SocketAddr,
         acceptor: TlsAcceptor,
-        watcher: hyper_util::server::graceful::Watcher,
+        drain: CancellationToken,
     ) {
         let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
@@ -127,7 +134,8 @@ impl ApiServer {
         let certificates = session
             .peer_certificates()
             .map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
-        let origin = Arc::new(Origin::network(peer, certificates.unwrap_or_default()));
+        let leave = drain.child_token();
+        let origin = Arc::new(Origin::network(peer, certificates.unwrap_or_default(), leave.clone()));
         let server = self.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let server = server.clone();
@@ -138,8 +146,15 @@ impl ApiServer {
             }
         });
         let builder = self.http();
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection).await {
+        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = leave.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
             debug!(%peer, %error, "connection ended with an error");
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::header::USER_AGENT;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{request_info, response};
@@ -30,7 +31,11 @@ impl Fixture {
             .0;
         let info =
             request_info::parse(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or("")).unwrap();
-        self.audit.begin(&Origin::network("10.1.2.3:4".parse().unwrap(), Vec::new()), &parts, &info)
+        self.audit.begin(
+            &Origin::network("10.1.2.3:4".parse().unwrap(), Vec::new(), CancellationToken::new()),
+            &parts,
+            &info,
+        )
     }
 
     /// All events once there are `count` of them.

@@ -1,6 +1,7 @@
 //! The order of proofs, and that a failed proof is never anonymous.
 
 use http::Request;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 
@@ -21,7 +22,7 @@ fn request(authorization: Option<&str>) -> Parts {
 }
 
 fn network() -> Origin {
-    Origin::network("127.0.0.1:1".parse().unwrap(), Vec::new())
+    Origin::network("127.0.0.1:1".parse().unwrap(), Vec::new(), CancellationToken::new())
 }
 
 #[test]

@@ -48,17 +48,25 @@ impl PeerCertificates {
 /// Who may sign client certificates.
 pub(super) struct ClientAuthority {
     verifier: Arc<dyn ClientCertVerifier>,
+    pem: String,
 }
 
 impl ClientAuthority {
     pub(super) fn read(path: &Path) -> Result<ClientAuthority, CredentialsError> {
-        ClientAuthority::new(tls::roots(path)?)
+        let roots = tls::roots(path)?;
+        let pem = std::fs::read_to_string(path)
+            .map_err(|source| CredentialsError::AuthorityText { path: path.to_path_buf(), source })?;
+        ClientAuthority::new(roots, pem)
     }
 
-    fn new(roots: rustls::RootCertStore) -> Result<ClientAuthority, CredentialsError> {
+    pub(super) fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    fn new(roots: rustls::RootCertStore, pem: String) -> Result<ClientAuthority, CredentialsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        Ok(ClientAuthority { verifier })
+        Ok(ClientAuthority { verifier, pem })
     }
 
     /// The certificate's user. `None`: no certificate, or one without a common name. The error says why it does not
@@ -156,7 +164,7 @@ mod tests {
     fn trusting(authority: &Authority) -> ClientAuthority {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(authority.der().clone()).unwrap();
-        ClientAuthority::new(roots).unwrap()
+        ClientAuthority::new(roots, String::new()).unwrap()
     }
 
     #[test]

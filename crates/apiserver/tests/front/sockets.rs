@@ -28,12 +28,17 @@ struct Served {
 }
 
 async fn serve(pki: &Pki) -> Served {
-    let config = Config {
+    serve_with(pki, |_| {}).await
+}
+
+async fn serve_with(pki: &Pki, change: impl FnOnce(&mut Config)) -> Served {
+    let mut config = Config {
         tls_cert_file: Some(pki.path("server.crt")),
         tls_private_key_file: Some(pki.path("server.key")),
         client_ca_file: Some(pki.path("root.crt")),
         ..Config::default()
     };
+    change(&mut config);
     let tls = apiserver::server_config(&config).unwrap();
     let member = Member::start_with(&FakeEtcd::new(), config).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -173,4 +178,32 @@ async fn health_tells_its_checks_and_readiness_ends_with_the_stop() {
     let admin = pki.client("admin", "system:masters");
     assert_eq!(text(ask(&served, admin.clone(), &[], "/livez/ping").await).await, (200, "ok".to_string()));
     assert_eq!(ask(&served, admin, &[], "/livez/nonsense").await.status(), 404);
+}
+
+#[tokio::test]
+async fn with_a_goaway_chance_connections_end_in_peace_and_no_request_is_lost() {
+    let pki = Pki::new();
+    let served = serve_with(&pki, |config| config.goaway_chance = 0.02).await;
+    let mut client = (*pki.nobody()).clone();
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(served.address).await.unwrap();
+    let name = rustls_pki_types::ServerName::from(served.address.ip());
+    let stream = TlsConnector::from(Arc::new(client)).connect(name, stream).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, Body>(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let connection = tokio::spawn(connection);
+    let mut answered = 0;
+    // 2 000 requests without one GOAWAY would be a chance of 1 in 10^17.
+    while answered < 2_000 && sender.ready().await.is_ok() {
+        let request = Request::get(format!("https://{}/version", served.address)).body(body("")).unwrap();
+        let Ok(answer) = sender.send_request(request).await else { break };
+        assert_eq!(answer.status(), 200);
+        assert!(!answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+        answered += 1;
+    }
+    assert!(answered < 2_000, "the connection was never asked to end");
+    assert!(connection.await.unwrap().is_ok(), "it ended without an error");
+    assert_eq!(ask(&served, pki.nobody(), &[b"h2"], "/version").await.status(), 200, "a new one is served");
 }
