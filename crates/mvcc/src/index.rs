@@ -87,7 +87,8 @@ impl History {
 
     pub(crate) fn push(&mut self, state: State, checksum: u32) {
         debug_assert!(self.latest().revision < state.revision);
-        self.older.get_or_insert_default().push_back(self.latest);
+        // One place first: most keys have one older state at most before it is compacted.
+        self.older.get_or_insert_with(|| Box::new(VecDeque::with_capacity(1))).push_back(self.latest);
         self.latest = Packed::pack(state);
         self.checksum = checksum;
     }

@@ -99,8 +99,8 @@ impl Space {
     ) -> Result<KeyValue, RecordsError> {
         // The index knows all but the lease, and of latest states the leases know that.
         let is_latest =
-            self.index.get(key).is_some_and(|history| history.latest().revision == state.revision);
-        if keys_only && is_latest {
+            || self.index.get(key).is_some_and(|history| history.latest().revision == state.revision);
+        if keys_only && is_latest() {
             return Ok(KeyValue {
                 key: Bytes::copy_from_slice(key),
                 value: Bytes::new(),

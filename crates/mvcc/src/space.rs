@@ -83,11 +83,8 @@ impl Space {
         self.live_hash = self.live_hash.wrapping_add(mix(revision, encoded.checksum));
         self.sizes.added(encoded.bytes.len());
         self.unflushed.push(revision, encoded.bytes);
-        self.open.push(Event {
-            kind: EventKind::Put,
-            kv: encoded.kv,
-            replaced: replaced.map(|state| state.revision),
-        });
+        let replaced = replaced.map(|state| state.revision);
+        self.note(Event { kind: EventKind::Put, kv: encoded.kv, replaced });
     }
 
     /// Deletes a key in the write in progress; false if there is nothing to delete.
@@ -108,8 +105,16 @@ impl Space {
         self.sizes.replaced(before, revision.main);
         self.sizes.deleted(tombstone);
         self.unflushed.push(revision, encoded.bytes);
-        self.open.push(Event { kind: EventKind::Delete, kv: encoded.kv, replaced: Some(before.revision) });
+        self.note(Event { kind: EventKind::Delete, kv: encoded.kv, replaced: Some(before.revision) });
         true
+    }
+
+    /// Most writes are one change, and their events stay in memory: no room is taken beyond what is needed.
+    fn note(&mut self, event: Event) {
+        if self.open.is_empty() {
+            self.open.reserve_exact(1);
+        }
+        self.open.push(event);
     }
 
     /// Ends the write in progress. Returns whether it changed anything, which makes the new revision.

@@ -6,6 +6,7 @@
 use crate::keys::Revision;
 use crate::rows::Row;
 use bytes::Bytes;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Default)]
@@ -39,11 +40,24 @@ impl Unflushed {
     }
 
     pub(crate) fn read(&self, revision: Revision) -> Option<&Bytes> {
-        if self.records.front().is_none_or(|(first, _)| revision < *first) {
-            return None;
+        let (first, _) = self.records.front().filter(|(first, _)| *first <= revision)?;
+        // Every revision has a record, so this is where it lies if each has only one, and else it lies behind.
+        let at_least = usize::try_from(revision.main - first.main).ok()?;
+        let mut reach = 1;
+        while self.records.get(at_least + reach).is_some_and(|(own, _)| *own <= revision) {
+            reach *= 2;
         }
-        let at = self.records.binary_search_by_key(&revision, |(own, _)| *own).ok()?;
-        self.records.get(at).map(|(_, bytes)| bytes)
+        let (mut start, mut end) = (at_least, self.records.len().min(at_least + reach));
+        while start < end {
+            let middle = start + (end - start) / 2;
+            let (own, bytes) = self.records.get(middle)?;
+            match own.cmp(&revision) {
+                Ordering::Equal => return Some(bytes),
+                Ordering::Less => start = middle + 1,
+                Ordering::Greater => end = middle,
+            }
+        }
+        None
     }
 
     /// Records after `revision`, ascending.
@@ -113,5 +127,26 @@ mod tests {
         unflushed.flushed(Revision::new(9, 0));
         assert_eq!(unflushed.read(Revision::new(6, 0)), Some(&Bytes::from_static(&[6])));
         assert_eq!(unflushed.take_rows(), vec![Row::Record(Revision::new(6, 0), Bytes::from_static(&[6]))]);
+    }
+
+    #[test]
+    fn every_record_is_found_however_many_a_revision_has() {
+        let mut unflushed = Unflushed::default();
+        let counts = [1, 1, 5, 1, 200, 1, 1, 30, 2];
+        for (main, count) in (2..).zip(counts) {
+            for sub in 0..count {
+                unflushed.push(Revision::new(main, sub), Bytes::from(format!("{main}.{sub}")));
+            }
+        }
+        for (main, count) in (2..).zip(counts) {
+            for sub in 0..count {
+                let bytes = unflushed.read(Revision::new(main, sub));
+                assert_eq!(bytes, Some(&Bytes::from(format!("{main}.{sub}"))));
+            }
+            assert_eq!(unflushed.read(Revision::new(main, count)), None);
+        }
+        assert_eq!(unflushed.read(Revision::new(1, 0)), None);
+        assert_eq!(unflushed.read(Revision::new(99, 0)), None);
+        assert_eq!(unflushed.read(Revision::new(i64::MAX, 0)), None);
     }
 }
