@@ -2,6 +2,8 @@
 //!
 //! Every script runs on several schedules of flushes, compaction steps and restarts, and must tell the same on each.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod script;
 
 mod alarms;
