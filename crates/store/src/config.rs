@@ -118,6 +118,8 @@ pub enum ConfigError {
     HalfKeyPair { cert: &'static str, key: &'static str },
     #[error("{url} needs TLS: give --{cert} and --{key}")]
     NoCertificate { url: Url, cert: &'static str, key: &'static str },
+    #[error("--{auth} needs --{authority} to know whom to let in")]
+    NoAuthority { auth: &'static str, authority: &'static str },
     #[error("unknown auto-compaction-mode {0:?}")]
     CompactionMode(String),
     #[error("--{0} must not be empty")]
@@ -145,7 +147,7 @@ impl Config {
             tls_versions: TlsVersions::From12,
             heartbeat_interval_ms: 100,
             election_timeout_ms: 1000,
-            snapshot_count: 10_000,
+            snapshot_count: 100_000,
             pre_vote: true,
             fsync: true,
             quota_backend_bytes: 0,
@@ -393,6 +395,9 @@ fn tls_files(
     auth: &'static str,
 ) -> Result<Option<TlsFiles>, ConfigError> {
     let trusted_ca_file = Some(flags.value(authority)).filter(|path| !path.is_empty()).map(PathBuf::from);
+    if flags.is_on(auth) && trusted_ca_file.is_none() {
+        return Err(ConfigError::NoAuthority { auth, authority });
+    }
     match (flags.value(cert), flags.value(key)) {
         ("", "") => Ok(None),
         ("", _) | (_, "") => Err(ConfigError::HalfKeyPair { cert, key }),
@@ -457,6 +462,7 @@ mod tests {
                 "--initial-cluster has a=http://h:1 but missing from --initial-advertise-peer-urls=http://localhost:2380",
             ),
             ("--cert-file x", "cert-file and key-file must be given together"),
+            ("--client-cert-auth", "--client-cert-auth needs --trusted-ca-file to know whom to let in"),
             (
                 "--listen-peer-urls https://h:1",
                 "https://h:1 needs TLS: give --peer-cert-file and --peer-key-file",

@@ -91,7 +91,7 @@ impl Queue {
             let range = KeyRange::Key(before.key);
             let ear = Ear::new(self.context.clone(), stream, range);
             // It may have left between the look and the listening.
-            if self.before(revision)?.is_some_and(|now| &now.key == ear.range.start()) {
+            if self.before(revision)?.is_some_and(|now| now.key == *ear.range.start()) {
                 ear.inbox.wake.notified().await;
             }
         }

@@ -38,6 +38,8 @@ const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 const HEADER_TIME_MAX: Duration = Duration::from_secs(30);
 const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Requests that a client may give up before they were looked at; more is an attack and ends the connection.
+const RESET_STREAMS_MAX: usize = 1000;
 /// After a failed accept (no file descriptors left) the next one waits.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -137,6 +139,7 @@ fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(config.concurrent_streams_max)
+        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
         .keep_alive_interval(config.keepalive_interval)
         .keep_alive_timeout(config.keepalive_timeout);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME_MAX);

@@ -3,6 +3,7 @@
 //! hub.rs knows which stream wants which keys and hands it matching batches; stream.rs answers one client.
 
 pub(crate) mod hub;
+mod register;
 mod stream;
 mod watcher;
 

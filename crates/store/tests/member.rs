@@ -3,6 +3,8 @@
 //! Every test starts a member of its own in a temporary directory. What needs several members or foreign clients is
 //! not here.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 #[path = "member/cluster.rs"]
 mod cluster;
 #[path = "member/one.rs"]

@@ -18,7 +18,7 @@ rows! {
     Value Honoured "name" "default" "Human-readable name of this member.";
     Value Honoured "data-dir" "" "Data directory; ${name}.etcd if empty.";
     Value Missing "wal-dir" "" "A directory of its own for the log.";
-    Value Honoured "snapshot-count" "10000" "Log entries kept behind the durable state for members that lag.";
+    Value Honoured "snapshot-count" "100000" "Log entries kept behind the durable state for members that lag.";
     Value Ignored "snapshot-catchup-entries" "5000" "Entries kept after a snapshot for slow followers.";
     Value Honoured "heartbeat-interval" "100" "Milliseconds between heartbeats.";
     Value Honoured "election-timeout" "1000" "Milliseconds without a heartbeat until an election.";

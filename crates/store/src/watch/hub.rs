@@ -5,16 +5,20 @@
 //! up to it. An inbox that is full forgets its content and says so: the stream reads history instead, nobody waits.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
-use bytes::Bytes;
 use mvcc::{EventBatch, EventsBound, EventsError, KeyRange};
 use parking_lot::Mutex;
 use replica::Handle;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+
+use super::register::Register;
 
 /// What one look at the event log may take.
 const READ: EventsBound = EventsBound { revisions_max: 1000, size_bytes_max: 4 * 1024 * 1024 };
@@ -100,34 +104,21 @@ impl Content {
     }
 }
 
-/// The register of watches by key.
+/// Who watches, and how far everybody has been told.
 pub(crate) struct Hub {
-    register: Mutex<Register>,
+    register: Mutex<Register<Arc<Inbox>>>,
+    streams: AtomicU64,
     published: watch::Sender<i64>,
 }
 
-#[derive(Default)]
-struct Register {
-    /// Watches of single keys.
-    keys: BTreeMap<Bytes, BTreeMap<Id, Arc<Inbox>>>,
-    /// Watches of ranges; looked through for each event.
-    ranges: BTreeMap<Id, (KeyRange, Arc<Inbox>)>,
-    next_stream: u64,
-}
-
-/// A watch: its stream and its id there.
-type Id = (u64, i64);
-
 impl Hub {
     pub(crate) fn new(revision: i64) -> Hub {
-        Hub { register: Mutex::default(), published: watch::channel(revision).0 }
+        Hub { register: Mutex::default(), streams: AtomicU64::new(0), published: watch::channel(revision).0 }
     }
 
     /// A number for a new stream.
     pub(crate) fn stream_id(&self) -> u64 {
-        let mut register = self.register.lock();
-        register.next_stream += 1;
-        register.next_stream
+        self.streams.fetch_add(1, Relaxed)
     }
 
     /// Everything up to this revision is in the inboxes.
@@ -136,39 +127,15 @@ impl Hub {
     }
 
     pub(crate) fn add(&self, stream: u64, watch_id: i64, range: &KeyRange, inbox: &Arc<Inbox>) {
-        let mut register = self.register.lock();
-        let id = (stream, watch_id);
-        match range {
-            KeyRange::Key(key) => {
-                register.keys.entry(key.clone()).or_default().insert(id, inbox.clone());
-            }
-            KeyRange::Span { .. } | KeyRange::From(_) => {
-                register.ranges.insert(id, (range.clone(), inbox.clone()));
-            }
-        }
+        self.register.lock().add((stream, watch_id), range, inbox.clone());
     }
 
     pub(crate) fn remove(&self, stream: u64, watch_id: i64, range: &KeyRange) {
-        let mut register = self.register.lock();
-        let id = (stream, watch_id);
-        match range {
-            KeyRange::Key(key) => {
-                if let Some(watches) = register.keys.get_mut(key) {
-                    watches.remove(&id);
-                    if watches.is_empty() {
-                        register.keys.remove(key);
-                    }
-                }
-            }
-            KeyRange::Span { .. } | KeyRange::From(_) => {
-                register.ranges.remove(&id);
-            }
-        }
+        self.register.lock().remove((stream, watch_id), range);
     }
 
     pub(crate) fn watch_count(&self) -> usize {
-        let register = self.register.lock();
-        register.ranges.len() + register.keys.values().map(BTreeMap::len).sum::<usize>()
+        self.register.lock().values().count()
     }
 
     /// Follows the event log until shutdown.
@@ -192,18 +159,16 @@ impl Hub {
             handle.read(|store, records| (store.events(records, published + 1, READ), store.revision()));
         match batches {
             Ok(batches) => {
-                let register = self.register.lock();
-                for batch in &batches {
-                    register.deliver(batch);
-                }
-                drop(register);
+                self.deliver(&batches);
                 let Some(last) = batches.last() else { return false };
                 self.published.send_replace(last.revision);
                 last.revision < current
             }
             // A snapshot was installed over revisions that are compacted by now: each stream must see for itself.
             Err(EventsError::Compacted { .. }) => {
-                self.register.lock().all_behind(current);
+                for inbox in self.register.lock().values() {
+                    inbox.fall_behind(current);
+                }
                 self.published.send_replace(current);
                 true
             }
@@ -213,30 +178,13 @@ impl Hub {
             }
         }
     }
-}
 
-impl Register {
-    fn deliver(&self, batch: &Arc<EventBatch>) {
-        for event in &batch.events {
-            if let Some(watches) = self.keys.get(&event.kv.key) {
-                for ((_, watch_id), inbox) in watches {
-                    inbox.push(batch, *watch_id);
-                }
+    fn deliver(&self, batches: &[Arc<EventBatch>]) {
+        let register = self.register.lock();
+        for batch in batches {
+            for event in &batch.events {
+                register.matching(&event.kv.key, |(_, watch_id), inbox| inbox.push(batch, watch_id));
             }
-        }
-        for ((_, watch_id), (range, inbox)) in &self.ranges {
-            if batch.matching(range).next().is_some() {
-                inbox.push(batch, *watch_id);
-            }
-        }
-    }
-
-    fn all_behind(&self, upto: i64) {
-        for inbox in self.keys.values().flat_map(BTreeMap::values) {
-            inbox.fall_behind(upto);
-        }
-        for (_, inbox) in self.ranges.values() {
-            inbox.fall_behind(upto);
         }
     }
 }

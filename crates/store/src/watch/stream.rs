@@ -327,7 +327,7 @@ impl Stream {
     /// Pays a progress answer that is owed; only called when every watch is synced. A watch that waits for a future
     /// revision makes the answer void, as in etcd.
     async fn answer_progress(&mut self) -> Result<(), Gone> {
-        if !self.progress_owed.is_some_and(|revision| revision <= self.seen) {
+        if self.progress_owed.is_none_or(|revision| revision > self.seen) {
             return Ok(());
         }
         self.progress_owed = None;
