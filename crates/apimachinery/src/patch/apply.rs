@@ -7,7 +7,7 @@
 //! Not here: defaults and validation of the result, retries (the registry).
 
 mod managers;
-mod path;
+pub(super) mod path;
 mod set;
 mod shape;
 mod walk;

@@ -6,9 +6,12 @@
 
 mod order;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Map;
 
 use super::PatchError;
+use super::apply::path::Scalar;
 use crate::Value;
 use crate::schema::{Field, Kind, Schema, Type};
 use order::{Items, arrange};
@@ -185,12 +188,9 @@ impl<'s> Merge<'s> {
             return Err(bad("list element types are not identical"));
         }
         if !maps {
+            let mut known: BTreeSet<Scalar> = live.iter().cloned().map(Scalar).collect();
             let mut merged = live.clone();
-            for item in &patch {
-                if !merged.contains(item) {
-                    merged.push(item.clone());
-                }
-            }
+            merged.extend(patch.iter().filter(|item| known.insert(Scalar((*item).clone()))).cloned());
             return arrange(&Items::new(None), merged, &patch, &live);
         }
         let Some(merge_key) = facts.merge_key else {
@@ -199,18 +199,25 @@ impl<'s> Merge<'s> {
         let items = Items::new(Some(merge_key));
         let (mut merged, patch) = special_items(live, patch, merge_key)?;
         let before = merged.clone();
+        let mut known = BTreeMap::new();
+        for (index, item) in merged.iter().enumerate() {
+            if let Some(key) = item.get(merge_key) {
+                known.entry(Scalar(key.clone())).or_insert(index);
+            }
+        }
         let mut order = Vec::with_capacity(patch.len());
         for item in patch {
             let Value::Object(item) = item else { continue };
             let key = item.get(merge_key).cloned().ok_or_else(|| no_merge_key(&item, merge_key))?;
             order.push(Value::Object(Map::from_iter([(merge_key.to_owned(), key.clone())])));
-            let known = merged.iter_mut().find_map(|old| match old {
-                Value::Object(old) if old.get(merge_key) == Some(&key) => Some(old),
-                _ => None,
-            });
-            match known {
-                Some(old) => self.map(old, item, facts.shape)?,
-                None => merged.extend(without_directives(Value::Object(item))),
+            match known.get(&Scalar(key.clone())).and_then(|index| merged.get_mut(*index)) {
+                Some(Value::Object(old)) => self.map(old, item, facts.shape)?,
+                _ => {
+                    if let Some(item) = without_directives(Value::Object(item)) {
+                        known.insert(Scalar(key), merged.len());
+                        merged.push(item);
+                    }
+                }
             }
         }
         arrange(&items, merged, &order, &before)
@@ -232,7 +239,7 @@ fn special_items(
     patch: Vec<Value>,
     merge_key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
-    let (mut live, mut rest, mut replace) = (live, Vec::new(), false);
+    let (mut live, mut rest, mut replace, mut deleted) = (live, Vec::new(), false, BTreeSet::new());
     for item in patch {
         let Value::Object(fields) = &item else { continue };
         let Some(directive) = fields.get(DIRECTIVE) else {
@@ -242,14 +249,20 @@ fn special_items(
         match directive.as_str() {
             Some("delete") => {
                 let key = fields.get(merge_key).ok_or_else(|| no_merge_key(fields, merge_key))?;
-                live.retain(|old| old.get(merge_key) != Some(key));
+                deleted.insert(Scalar(key.clone()));
             }
             Some("replace") => replace = true,
             Some("merge") => return Err(bad("merging lists cannot yet be specified in the patch")),
             _ => return Err(unknown_directive(directive, fields)),
         }
     }
-    if replace { Ok((rest, Vec::new())) } else { Ok((live, rest)) }
+    if replace {
+        return Ok((rest, Vec::new()));
+    }
+    if !deleted.is_empty() {
+        live.retain(|old| old.get(merge_key).is_none_or(|key| !deleted.contains(&Scalar(key.clone()))));
+    }
+    Ok((live, rest))
 }
 
 /// Drops every live field that `$retainKeys` does not name; the patch may set only named ones.
@@ -257,7 +270,8 @@ fn retain_keys(live: &mut Map<String, Value>, patch: &mut Map<String, Value>) ->
     let Some(keys) = patch.shift_remove(RETAIN_KEYS) else { return Ok(()) };
     let malformed = || bad("invalid patch format of retainKeys");
     let Value::Array(keys) = keys else { return Err(malformed()) };
-    let named = |key: &str| keys.iter().any(|named| named == key);
+    let keys: BTreeSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let named = |key: &str| keys.contains(key);
     let is_directive = |key: &str| key.starts_with(DELETE_PREFIX) || key.starts_with(ORDER_PREFIX);
     if patch.iter().any(|(key, value)| !value.is_null() && !is_directive(key) && !named(key)) {
         return Err(malformed());
@@ -273,7 +287,8 @@ fn delete_scalars(live: &mut Map<String, Value>, list: &str, gone: &Value) -> Re
     }
     let Value::Array(gone) = gone else { return Err(bad("invalid patch format of primitive list")) };
     if let Some(Value::Array(items)) = live.get_mut(list) {
-        items.retain(|item| !gone.contains(item));
+        let gone: BTreeSet<Scalar> = gone.iter().cloned().map(Scalar).collect();
+        items.retain(|item| !gone.contains(&Scalar(item.clone())));
     }
     Ok(())
 }

@@ -257,3 +257,132 @@ fn merge_patches_follow_rfc_7386() {
     assert_eq!(object, json!({"a": {"c": 2, "e": {"g": 1}}, "d": [2]}));
     assert!(merge_patch(&mut object, &json!([])).is_err());
 }
+
+/// A list of this many items fits into the largest body; work must not grow with its square.
+#[test]
+fn long_lists_merge_in_little_time() {
+    let count = 10_000;
+    let names = |from: usize| (from..from + count).map(|index| format!("x/{index}")).collect::<Vec<String>>();
+    let started = std::time::Instant::now();
+    let live = json!({"metadata": {"finalizers": names(0)}});
+    let patch = json!({"metadata": {"finalizers": names(count / 2), "$deleteFromPrimitiveList/finalizers": names(count)}});
+    let result = strategic_result("core.v1.Pod", live, patch).unwrap();
+    assert_eq!(result["metadata"]["finalizers"].as_array().unwrap().len(), count);
+    let items =
+        |from: usize| names(from).into_iter().map(|name| json!({"name": name})).collect::<Vec<Value>>();
+    let live = json!({"spec": {"containers": items(0)}});
+    let patch =
+        json!({"spec": {"containers": items(count / 2), "$setElementOrder/containers": items(count / 2)}});
+    let result = strategic_result("core.v1.Pod", live.clone(), patch).unwrap();
+    assert_eq!(result["spec"]["containers"].as_array().unwrap().len(), count + count / 2);
+    let write = apply::Write {
+        schema: Schema::builtin(),
+        type_name: "core.v1.Pod",
+        api_version: "v1",
+        kind: "Pod",
+        subresource: "",
+        manager: "a",
+        ignored: &[],
+        now_s: 0,
+    };
+    let config = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": items(count / 2)}});
+    let result = apply::apply(write, &live, &config, false).unwrap();
+    assert_eq!(result["spec"]["containers"].as_array().unwrap().len(), count + count / 2);
+    assert!(started.elapsed() < std::time::Duration::from_secs(15), "{:?}", started.elapsed());
+}
+
+/// Trees made of names that mean something in a pod, so that random ones reach deep into the merging code.
+fn tree() -> impl proptest::strategy::Strategy<Value = Value> {
+    use proptest::prelude::*;
+    let names = prop::sample::select(vec![
+        "metadata",
+        "spec",
+        "status",
+        "labels",
+        "finalizers",
+        "ownerReferences",
+        "containers",
+        "initContainers",
+        "ports",
+        "name",
+        "uid",
+        "containerPort",
+        "protocol",
+        "env",
+        "value",
+        "volumes",
+        "emptyDir",
+        "conditions",
+        "type",
+        "image",
+        "managedFields",
+        "annotations",
+        "containerStatuses",
+        "state",
+        "terminated",
+        "tolerations",
+        "$patch",
+        "$retainKeys",
+        "$setElementOrder/containers",
+        "$setElementOrder/finalizers",
+        "$deleteFromPrimitiveList/finalizers",
+        "nodeSelector",
+        "resources",
+        "limits",
+        "cpu",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (0..4_i64).prop_map(Value::from),
+        prop::sample::select(vec!["a", "b", "delete", "replace", "merge", "TCP", ""]).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(7, 80, 5, move |inner| {
+        prop_oneof![
+            1 => prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            3 => prop::collection::vec((names.clone(), inner), 0..5)
+                .prop_map(|fields| Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())),
+        ]
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+
+    /// Whatever the trees are, patching ends with a result or an error, and a strategic patch leaves no directive.
+    #[test]
+    fn no_tree_breaks_a_patch(live in tree(), patch in tree()) {
+        let mut object = json!({"metadata": {"name": "p"}, "spec": live, "status": {}});
+        let _ = json_patch(&mut object.clone(), &patch);
+        let _ = merge_patch(&mut object.clone(), &patch);
+        let whole = json!({"spec": patch, "metadata": {"labels": {"a": "b"}}});
+        if let Ok(()) = strategic(Schema::builtin(), "core.v1.Pod", &mut object, whole) {
+            assert_eq!(object["metadata"]["labels"]["a"], "b");
+        }
+    }
+
+    /// Applying what is there already changes nothing, the same configuration twice is the same as once, and no tree
+    /// breaks the bookkeeping.
+    #[test]
+    fn applying_is_idempotent(live in tree(), spec in tree()) {
+        let write = apply::Write {
+            schema: Schema::builtin(), type_name: "core.v1.Pod", api_version: "v1", kind: "Pod", subresource: "",
+            manager: "a", ignored: &[&["status"]], now_s: 0,
+        };
+        let object = |spec: &Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "uid": "u"}, "spec": spec});
+        let mut updated = object(&spec);
+        apply::record_update(write, &object(&live), &mut updated);
+        if let Ok(once) = apply::apply(write, &object(&live), &object(&spec), true) {
+            let twice = apply::apply(write, &once, &object(&spec), false).unwrap();
+            proptest::prop_assert_eq!(twice, once);
+        }
+    }
+
+    /// Any tree can be shown in any table.
+    #[test]
+    fn no_tree_breaks_a_table(object in tree(), index in 0..1000_usize) {
+        let resources = crate::kinds::resources();
+        let resource = &resources[index % resources.len()];
+        assert_eq!(crate::table::cells(resource, &object, 0).len(), crate::table::columns(resource).len());
+    }
+}

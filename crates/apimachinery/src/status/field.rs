@@ -3,6 +3,7 @@
 //! A `Path` borrows its parent, so that naming fields costs nothing until an error is made.
 //! Not here: the rules (validate.rs).
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{Cause, quote};
@@ -173,13 +174,9 @@ impl FieldError {
 
 /// All errors in one text: alone as it is, several as `[a, b]`, equal ones once.
 pub fn aggregate(errors: &[FieldError]) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    for error in errors {
-        let text = error.to_string();
-        if !texts.contains(&text) {
-            texts.push(text);
-        }
-    }
+    let mut seen = BTreeSet::new();
+    let texts: Vec<String> =
+        errors.iter().map(FieldError::to_string).filter(|text| seen.insert(text.clone())).collect();
     match texts.as_slice() {
         [only] => only.clone(),
         many => format!("[{}]", many.join(", ")),

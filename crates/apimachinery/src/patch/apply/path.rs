@@ -23,7 +23,7 @@ pub(super) enum Step {
 
 /// A JSON value that can be compared with any other.
 #[derive(Clone, Debug)]
-pub(super) struct Scalar(pub(super) Value);
+pub(in crate::patch) struct Scalar(pub(in crate::patch) Value);
 
 impl Step {
     pub(super) fn encode(&self) -> String {

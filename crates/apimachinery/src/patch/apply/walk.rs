@@ -3,7 +3,7 @@
 //! Source: structured-merge-diff `typed`. A value of another type than the schema says counts as a leaf; the request
 //! path has refused it before. Null members of maps count as present, null maps and lists as empty.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Map;
 
@@ -74,12 +74,10 @@ fn collect<'s>(view: View<'s>, shape: Shape<'s>, value: &Value, path: &mut Vec<S
             }
         }
         Parts::List(items) => {
-            let steps: Vec<Option<Step>> = items.iter().map(|item| view.step(shape, item).ok()).collect();
-            for (item, step) in items.iter().zip(&steps) {
-                let Some(step) = step else { continue };
-                path.push(step.clone());
+            for (step, items) in by_step(view, shape, items) {
+                path.push(step);
                 // an item that is there twice is owned as one piece
-                if steps.iter().filter(|other| other.as_ref() == Some(step)).count() == 1 {
+                if let [item] = items.as_slice() {
                     collect(view, view.item(shape), item, path, set);
                 }
                 set.insert(path);
@@ -137,7 +135,7 @@ fn differ_items<'s>(
     found: &mut Comparison,
 ) {
     let (old, new) = (by_step(view, shape, old), by_step(view, shape, new));
-    let steps: std::collections::BTreeSet<&Step> = old.keys().chain(new.keys()).collect();
+    let steps: BTreeSet<&Step> = old.keys().chain(new.keys()).collect();
     for step in steps {
         let (old, new) =
             (old.get(step).map_or(&[][..], Vec::as_slice), new.get(step).map_or(&[][..], Vec::as_slice));
@@ -216,58 +214,54 @@ pub(super) fn merge<'s>(
 
 /// Items of the configuration keep its order; items that only the live list has keep their places between them.
 fn merge_items<'s>(view: View<'s>, shape: Shape<'s>, live: &[Value], config: &[Value]) -> Vec<Value> {
-    let addressed = |items: &'_ [Value]| -> Vec<(Step, Value)> {
-        items.iter().filter_map(|item| Some((view.step(shape, item).ok()?, item.clone()))).collect()
-    };
-    let (live, config) = (addressed(live), addressed(config));
-    let find = |items: &[(Step, Value)], step: &Step| {
-        let mut found = items.iter().filter(|(other, _)| other == step);
-        // an item that is there twice is not merged with the new one
-        match (found.next(), found.next()) {
-            (Some((_, item)), None) => Some(item.clone()),
-            _ => None,
-        }
-    };
-    let in_config = |step: &Step| config.iter().any(|(other, _)| other == step);
-    let mut shared =
-        config.iter().map(|(step, _)| step).filter(|step| live.iter().any(|(other, _)| other == *step));
+    let (live_index, config_index) = (by_step(view, shape, live), by_step(view, shape, config));
+    let live: Vec<(Option<Step>, &Value)> =
+        live.iter().map(|item| (view.step(shape, item).ok(), item)).collect();
+    let config: Vec<Step> = config.iter().filter_map(|item| view.step(shape, item).ok()).collect();
+    let in_config = |step: &Step| config_index.contains_key(step);
+    let mut shared = config.iter().filter(|step| live_index.contains_key(*step));
     let mut next_shared = shared.next();
-    let mut done: Vec<&Step> = Vec::new();
+    let mut done: BTreeSet<&Step> = BTreeSet::new();
     let mut merged = Vec::new();
-    let take =
-        |step: &Step| merge(view, view.item(shape), find(&live, step).as_ref(), find(&config, step).as_ref());
+    // an item that is there twice is not merged with the new one
+    let only = |items: Option<&Vec<&Value>>| match items.map(Vec::as_slice) {
+        Some([item]) => Some((*item).clone()),
+        _ => None,
+    };
+    let take = |step: &Step| {
+        let (live, config) = (only(live_index.get(step)), only(config_index.get(step)));
+        merge(view, view.item(shape), live.as_ref(), config.as_ref())
+    };
     let (mut l, mut c) = (0, 0);
     while l < live.len() || c < config.len() {
-        if let (Some((left, _)), Some((right, _))) = (live.get(l), config.get(c)) {
-            if left == right {
-                done.push(right);
-                merged.extend(take(right));
+        if let Some((left, item)) = live.get(l) {
+            let Some(left) = left.as_ref().filter(|left| in_config(left)) else {
+                merged.push((*item).clone()); // only the live list has it
+                l += 1;
+                continue;
+            };
+            if config.get(c) == Some(left) {
+                done.insert(left);
+                merged.extend(take(left));
                 (l, c) = (l + 1, c + 1);
                 next_shared = shared.next();
                 continue;
             }
-            if in_config(left) && next_shared.is_some_and(|shared| shared != left) {
-                l += 1; // it comes later, where the configuration has it
-                continue;
-            }
-        }
-        if let Some((left, item)) = live.get(l) {
-            if !in_config(left) {
-                merged.push(item.clone());
+            // merged already, or to be merged where the configuration has it
+            if done.contains(left) || next_shared.is_some_and(|shared| shared != left) {
                 l += 1;
                 continue;
             }
-            if done.contains(&left) {
-                l += 1;
-            }
         }
-        if let Some((right, _)) = config.get(c) {
-            done.push(right);
+        if let Some(right) = config.get(c) {
+            done.insert(right);
             merged.extend(take(right));
             c += 1;
             if next_shared == Some(right) {
                 next_shared = shared.next();
             }
+        } else {
+            l += 1; // cannot be reached: what is left of the live list is in the configuration and done
         }
     }
     merged
@@ -337,7 +331,7 @@ pub(super) fn validate<'s>(
             }
         }
         Parts::List(items) => {
-            let mut seen = Vec::new();
+            let mut seen = BTreeSet::new();
             for (index, item) in items.iter().enumerate() {
                 match view.step(shape, item) {
                     Ok(step) if seen.contains(&step) => {
@@ -345,7 +339,7 @@ pub(super) fn validate<'s>(
                     }
                     Ok(step) => {
                         validate(view, view.item(shape), item, &format!("{path}{step}"), errors);
-                        seen.push(step);
+                        seen.insert(step);
                     }
                     Err(error) => errors.push(format!("{path}: element {index}: {error}")),
                 }

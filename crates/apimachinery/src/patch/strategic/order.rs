@@ -3,10 +3,11 @@
 //! Items that the patch names keep the patch's order; the others keep the live order and are put back between them
 //! where the live list had them, as far as that is possible.
 
-use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use super::PatchError;
 use crate::Value;
+use crate::patch::apply::path::Scalar;
 
 /// How items of a list are told apart: by a member, or by themselves.
 pub(super) struct Items<'k> {
@@ -33,9 +34,15 @@ impl<'k> Items<'k> {
         self.identity(item).ok_or_else(missing)
     }
 
-    fn position(&self, list: &[Value], item: &Value) -> Option<usize> {
-        let identity = self.identity(item)?;
-        list.iter().position(|other| self.identity(other) == Some(identity))
+    /// Where each item stands first.
+    fn positions(&self, list: &[Value]) -> BTreeMap<Scalar, usize> {
+        let mut positions = BTreeMap::new();
+        for (index, item) in list.iter().enumerate() {
+            if let Some(identity) = self.identity(item) {
+                positions.entry(Scalar(identity.clone())).or_insert(index);
+            }
+        }
+        positions
     }
 
     /// The items of the patch must stand in the order list, in the same relative order; deletions are ignored.
@@ -62,39 +69,27 @@ pub(super) fn arrange(
     wanted: &[Value],
     live: &[Value],
 ) -> Result<Vec<Value>, PatchError> {
-    for item in &merged {
-        items.required(item)?;
+    let (wanted, live) = (items.positions(wanted), items.positions(live));
+    let (mut named, mut others) = (Vec::new(), Vec::new());
+    for item in merged {
+        let identity = Scalar(items.required(&item)?.clone());
+        let place = live.get(&identity).copied();
+        match wanted.get(&identity) {
+            Some(order) => named.push((*order, place, item)),
+            // what neither list has goes last
+            None => others.push((place.unwrap_or(usize::MAX), item)),
+        }
     }
-    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| items.position(wanted, item).is_some());
-    sort_by(items, &mut named, wanted);
-    sort_by(items, &mut others, live);
+    named.sort_by_key(|(order, ..)| *order);
+    others.sort_by_key(|(place, _)| *place);
     let mut arranged = Vec::with_capacity(named.len() + others.len());
     let mut others = others.into_iter().peekable();
-    for item in named {
-        let place = items.position(live, &item);
-        while let Some(other) = others.peek() {
-            let before = match (items.position(live, other), place) {
-                (Some(other), Some(place)) => other < place,
-                _ => false,
-            };
-            if !before {
-                break;
-            }
-            arranged.extend(others.next());
+    for (_, place, item) in named {
+        while let Some((_, other)) = others.next_if(|(other, _)| place.is_some_and(|place| *other < place)) {
+            arranged.push(other);
         }
         arranged.push(item);
     }
-    arranged.extend(others);
+    arranged.extend(others.map(|(_, item)| item));
     Ok(arranged)
-}
-
-/// Stable; items that `order` does not have go last.
-fn sort_by(items: &Items<'_>, list: &mut [Value], order: &[Value]) {
-    list.sort_by(|a, b| match (items.position(order, a), items.position(order, b)) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        (Some(_), None) => Ordering::Less,
-        (None, Some(_)) => Ordering::Greater,
-        (None, None) => Ordering::Equal,
-    });
 }
