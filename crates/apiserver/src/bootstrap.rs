@@ -104,6 +104,8 @@ async fn ensure(
         namespace: NAMESPACE,
         subresource: "",
         options: WriteOptions::default(),
+        manager: "kube-apiserver".to_owned(),
+        applies: false,
         deadline: Instant::now() + TIMEOUT,
     };
     let mut wanted = wanted;

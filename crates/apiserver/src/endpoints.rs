@@ -4,6 +4,7 @@
 //! table of kinds; what exists but is not built answers 501 and says so.
 //! Not here: what a write means (registry), paths that are not about objects, reviews.
 
+mod apply;
 mod body;
 mod eviction;
 mod patch;
@@ -18,13 +19,17 @@ use apimachinery::kinds::{self, Resource};
 use apimachinery::status::Status;
 use futures_util::future::BoxFuture;
 use http::Response;
+use http::header::USER_AGENT;
 use tokio::time::Instant;
 
+use crate::authz::{Attributes, Decision};
 use crate::negotiate::{self, Answer, Offer};
 use crate::options::WriteOptions;
 use crate::registry::{Write, group_resource};
 use crate::{ApiServer, Authorized, Body};
 
+/// Source: upstream metav1 validation `FieldManagerMaxLength`.
+const MANAGER_LENGTH_MAX: usize = 128;
 /// Deadline of a write whose request has none.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -138,8 +143,31 @@ impl<'a> Call<'a> {
             resource: self.resource,
             namespace: &self.namespace,
             subresource: &self.subresource,
+            manager: self.manager(&options),
+            applies: false,
             options,
             deadline: self.deadline(),
+        }
+    }
+
+    /// The name that the client gave, or what its user agent says before the slash.
+    fn manager(&self, options: &WriteOptions) -> String {
+        if !options.field_manager.is_empty() {
+            return options.field_manager.clone();
+        }
+        let agent = self.request.parts().headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let agent = agent.unwrap_or_default().split('/').next().unwrap_or_default();
+        let name: String = agent.chars().filter(|c| !c.is_control()).take(MANAGER_LENGTH_MAX).collect();
+        if name.is_empty() { "unknown".to_owned() } else { name }
+    }
+
+    /// A PUT or apply that finds nothing creates, which is a right of its own.
+    async fn authorize_create(&self) -> Result<(), Status> {
+        let of_request = Attributes::of_request(self.request.caller(), self.request.info());
+        let attributes = Attributes { verb: "create", ..of_request };
+        match self.server.authorizer().decide_settled(self.server, &attributes).await {
+            Decision::Allow(_) => Ok(()),
+            Decision::NoOpinion(reason) => Err(attributes.forbidden(&reason)),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod create;
 mod delete;
+mod ownership;
 mod read;
 mod update;
 
@@ -58,6 +59,10 @@ pub(crate) struct Write<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) subresource: &'a str,
     pub(crate) options: WriteOptions,
+    /// Who will own the fields that this writes.
+    pub(crate) manager: String,
+    /// Whether what is written is an applied configuration, which carries its owners.
+    pub(crate) applies: bool,
     pub(crate) deadline: Instant,
 }
 

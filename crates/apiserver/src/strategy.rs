@@ -11,8 +11,8 @@ pub(crate) mod scale;
 
 use apimachinery::Value;
 use apimachinery::kinds::Resource;
-use apimachinery::meta;
 use apimachinery::status::{FieldError, Path, Status};
+use apimachinery::{defaults, meta};
 use serde_json::Map;
 
 use crate::registry::Part;
@@ -29,7 +29,7 @@ fn is(stored: &Resource, group: &str, kind: &str) -> bool {
 
 pub(crate) fn prepare_create(stored: &Resource, value: &mut Value) {
     if stored.strategy.status_reset {
-        remove(value, "status");
+        value["status"] = defaults::fresh_status(stored, value);
     }
     meta::of_mut(value).set_generation(if stored.strategy.generation { 1 } else { 0 });
     if is(stored, "", "Pod") {
@@ -79,7 +79,7 @@ pub(crate) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
 pub(crate) fn prepare_update(stored: &Resource, part: Part, new: &mut Value, old: &Value) {
     match part {
         Part::Main => {
-            if stored.strategy.status_reset {
+            if stored.subresources.status {
                 keep(new, old, "status");
             }
             if is(stored, "", "Namespace") {

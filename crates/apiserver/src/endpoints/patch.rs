@@ -4,12 +4,12 @@
 //! Not here: how patches merge (apimachinery).
 
 use apimachinery::schema::Schema;
-use apimachinery::status::Status;
+use apimachinery::status::{FieldError, GroupKind, Path, Status};
 use apimachinery::{Value, json, meta, patch};
 use http::{Response, StatusCode};
 
 use super::body::{self, Expected};
-use super::{Call, subresource};
+use super::{Call, apply, subresource};
 use crate::options::WriteOptions;
 use crate::registry::{Part, Source, Updated, group_resource};
 use crate::{Body, render};
@@ -19,7 +19,7 @@ const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const APPLY_YAML: &str = "application/apply-patch+yaml";
 const APPLY_CBOR: &str = "application/apply-patch+cbor";
-const ACCEPTED: &[&str] = &[JSON_PATCH, MERGE_PATCH, STRATEGIC];
+const ACCEPTED: &[&str] = &[JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY_YAML];
 
 /// A patch as it was sent.
 enum Patch {
@@ -32,7 +32,7 @@ impl Patch {
     /// The second value names duplicate fields of the patch.
     fn read(content_type: &str, bytes: &[u8]) -> Result<(Patch, Vec<String>), Status> {
         if matches!(content_type, APPLY_YAML | APPLY_CBOR) {
-            return Err(Status::not_implemented("server-side apply"));
+            return Err(Status::not_implemented("server-side apply of a scale or in CBOR"));
         }
         if !ACCEPTED.contains(&content_type) {
             return Err(Status::unsupported_media_type(ACCEPTED));
@@ -64,6 +64,9 @@ pub(super) async fn patch(call: Call<'_>) -> Result<Response<Body>, Status> {
 }
 
 pub(super) async fn patch_part(mut call: Call<'_>, part: Part) -> Result<Response<Body>, Status> {
+    if call.content_type() == APPLY_YAML {
+        return apply::apply(call, part).await;
+    }
     let answer = call.answer(false)?;
     let options = WriteOptions::parse(call.query(), "PatchOptions")?;
     let bytes = call.request.read_body().await?;
@@ -79,6 +82,10 @@ pub(super) async fn patch_part(mut call: Call<'_>, part: Part) -> Result<Respons
         keep_type_and_name(&mut value, current, &expected, &name)?;
         Ok(value)
     };
+    if options.force {
+        let error = FieldError::forbidden(&Path::new("force"), "may not be specified for non-apply patch");
+        return Err(Status::invalid(GroupKind::new("meta.k8s.io", "PatchOptions"), "", &[error]));
+    }
     let write = call.write(options);
     let updated = call.server.registry().update(&write, &call.name, part, Source::Patch, &mut edit).await?;
     let Updated::Object(object) = updated else {

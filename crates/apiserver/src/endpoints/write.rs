@@ -55,7 +55,9 @@ pub(super) async fn replace(mut call: Call<'_>, part: Part) -> Result<Response<B
     let (code, object) = match updated {
         Updated::Object(object) => (StatusCode::OK, object),
         Updated::Missing => {
-            let created = create_on_update(&write, &call.name, part, value).await?;
+            let value = creatable(&write, &call.name, part, value)?;
+            call.authorize_create().await?;
+            let created = call.server.registry().create(&write, value).await?;
             (StatusCode::CREATED, created)
         }
     };
@@ -64,12 +66,8 @@ pub(super) async fn replace(mut call: Call<'_>, part: Part) -> Result<Response<B
     Ok(response)
 }
 
-async fn create_on_update(
-    write: &Write<'_>,
-    name: &str,
-    part: Part,
-    mut value: Value,
-) -> Result<std::sync::Arc<crate::object::Object>, Status> {
+/// What a PUT of something missing may create, or why it may not.
+fn creatable(write: &Write<'_>, name: &str, part: Part, mut value: Value) -> Result<Value, Status> {
     if part != Part::Main || !write.resource.strategy.create_on_update {
         return Err(Status::not_found(group_resource(write.resource), name));
     }
@@ -82,7 +80,7 @@ async fn create_on_update(
         return Err(Status::conflict(group_resource(write.resource), name, why));
     }
     meta::of_mut(&mut value).remove("resourceVersion");
-    write.server.registry().create(write, value).await
+    Ok(value)
 }
 
 pub(super) async fn delete(mut call: Call<'_>) -> Result<Response<Body>, Status> {

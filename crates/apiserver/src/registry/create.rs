@@ -25,7 +25,7 @@ impl Registry {
         if !meta::of(&value).resource_version().is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        fill_metadata(&mut value);
+        fill_metadata(&mut value, write.applies);
         defaults::apply(write.resource, &mut value);
         let generated = meta::of(&value).name().is_empty() && !meta::of(&value).generate_name().is_empty();
         let attempts = if generated { NAME_ATTEMPTS } else { 1 };
@@ -57,6 +57,7 @@ impl Registry {
     ) -> Result<Option<Arc<Object>>, Status> {
         let attributes = Attributes { write, operation: Operation::Create, name, old: None };
         self.admission.mutate(self, &attributes, &mut value).await?;
+        write.record(&Value::Null, &mut value);
         let mut errors = validate::create(write.resource, &value);
         let mut value = kinds::to_storage(write.resource, value);
         strategy::prepare_create(write.stored(), &mut value);
@@ -109,10 +110,13 @@ impl Registry {
 }
 
 /// What only the server may set.
-fn fill_metadata(value: &mut Value) {
+fn fill_metadata(value: &mut Value, applies: bool) {
     let mut meta = meta::of_mut(value);
-    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields"] {
+    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         meta.remove(field);
+    }
+    if !applies {
+        meta.remove("managedFields");
     }
     meta.set_uid(&uuid::Uuid::new_v4().to_string());
     meta.set_creation_timestamp(&time::format_s(now_s()));

@@ -180,6 +180,7 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Status::invalid(group_kind(resource), name, &errors));
         }
+        write.record(old.value(), &mut new);
         if same_content(&new, old.value()) {
             return Ok((Next::Unchanged, Claims::default()));
         }
@@ -242,14 +243,8 @@ fn check_identity(
 fn keep_system_metadata(new: &mut Value, old: &Value) {
     let old = meta::of(old);
     let mut meta = meta::of_mut(new);
-    for field in [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "managedFields",
-    ] {
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
+    {
         meta.set(field, old.field(field).cloned());
     }
     meta.remove("selfLink");

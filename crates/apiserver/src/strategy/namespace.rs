@@ -14,7 +14,6 @@ pub(super) fn prepare_create(value: &mut Value) {
         finalizers.push(json!(FINALIZER));
     }
     set_finalizers(value, Some(Value::Array(finalizers)));
-    value["status"] = json!({"phase": "Active"});
 }
 
 /// Only `/finalize` changes the finalizers of the spec.

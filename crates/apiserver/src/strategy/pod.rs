@@ -2,7 +2,6 @@
 //!
 //! Rules and texts are upstream's (`pkg/registry/core/pod/{strategy.go,storage/storage.go}`).
 
-use apimachinery::quantity::Quantity;
 use apimachinery::status::{FieldError, GroupResource, Path, Status};
 use apimachinery::{Value, meta, time};
 use serde_json::json;
@@ -14,8 +13,6 @@ const GRACE_PERIOD_S_MAX: i64 = 10 * 365 * 86_400;
 const BINDING: GroupResource<'static> = GroupResource::new("", "pods/binding");
 
 pub(super) fn prepare_create(pod: &mut Value) {
-    let class = quality_of_service(pod);
-    pod["status"] = json!({"phase": "Pending", "qosClass": class});
     let gated = list(pod, "spec", "schedulingGates").next().is_some();
     if gated {
         let condition = json!({
@@ -128,30 +125,6 @@ fn without_nulls(mut value: Value) -> Value {
     value
 }
 
-/// Source: upstream `pkg/apis/core/v1/helper/qos`.
-fn quality_of_service(pod: &Value) -> &'static str {
-    let containers: Vec<&Value> =
-        list(pod, "spec", "initContainers").chain(list(pod, "spec", "containers")).collect();
-    let mut any = false;
-    let mut guaranteed = !containers.is_empty();
-    for container in containers {
-        for resource in ["cpu", "memory"] {
-            let amount = |kind: &str| {
-                let text = container.get("resources")?.get(kind)?.get(resource)?;
-                Quantity::from_value(text).ok().filter(|amount| !amount.is_zero())
-            };
-            let (limit, request) = (amount("limits"), amount("requests"));
-            any |= limit.is_some() || request.is_some();
-            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
-}
-
 fn text<'a>(value: &'a Value, part: &str, field: &str) -> &'a str {
     value.get(part).and_then(|part| part.get(field)).and_then(Value::as_str).unwrap_or_default()
 }
@@ -195,20 +168,5 @@ mod tests {
         other["metadata"]["uid"] = json!("v");
         let pod = json!({"metadata": {"uid": "u"}, "spec": {}});
         assert_eq!(bind(&pod, "a", &other, 0).unwrap_err().code, 409);
-    }
-
-    #[test]
-    fn the_quality_of_service_follows_requests_and_limits() {
-        let pod = |resources: Value| json!({"spec": {"containers": [{"resources": resources}]}});
-        let full = json!({"cpu": "1", "memory": "1Gi"});
-        for (resources, expected) in [
-            (json!({}), "BestEffort"),
-            (json!({"requests": {"cpu": "1"}}), "Burstable"),
-            (json!({"limits": {"cpu": "1"}}), "Burstable"),
-            (json!({"limits": full, "requests": {"cpu": "1000m", "memory": "1Gi"}}), "Guaranteed"),
-            (json!({"limits": full, "requests": {"cpu": "500m", "memory": "1Gi"}}), "Burstable"),
-        ] {
-            assert_eq!(quality_of_service(&pod(resources.clone())), expected, "{resources}");
-        }
     }
 }

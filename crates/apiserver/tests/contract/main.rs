@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
+mod applies;
 mod client;
 mod fake_etcd;
 mod reads;

@@ -94,13 +94,14 @@ async fn an_object_that_begins_or_ends_to_match_is_added_or_deleted() {
 #[tokio::test]
 async fn a_watch_of_one_namespace_or_name_sees_nothing_else() {
     let server = start().await;
-    let all = server.watch("/api/v1/configmaps?watch=1&resourceVersion=0").await;
+    let now = version(&server.get("/api/v1/configmaps").await.json());
+    let mut all = server.watch(&format!("/api/v1/configmaps?watch=1&resourceVersion={now}")).await;
     let mut one = server.watch(&format!("{MAPS}?watch=1&fieldSelector=metadata.name%3Db")).await;
     let mut legacy = server.watch("/api/v1/watch/namespaces/default/configmaps/b").await;
-    let mut system = server.watch("/api/v1/namespaces/kube-system/configmaps?watch=1").await;
+    let elsewhere = format!("/api/v1/namespaces/kube-system/configmaps?watch=1&resourceVersion={now}");
+    let mut system = server.watch(&elsewhere).await;
     server.config_map("a", json!({})).await;
     server.config_map("b", json!({})).await;
-    let mut all = all;
     assert_eq!(all.briefs(2).await, ["ADDED a", "ADDED b"]);
     assert_eq!(one.brief().await, "ADDED b");
     assert_eq!(legacy.brief().await, "ADDED b");

@@ -478,10 +478,6 @@ async fn what_is_not_there_or_not_built_says_so() {
     assert_eq!(server.get(&format!("{PODS}/a/nonsense")).await.code, 404);
     assert_eq!(server.post("/api/v1/pods", &pod("b")).await.code, 405);
     assert_eq!(server.post(&format!("{PODS}/a"), &pod("a")).await.code, 405);
-    let applied = server
-        .send("PATCH", &format!("{PODS}/a"), &[("content-type", "application/apply-patch+yaml")], "{}")
-        .await;
-    assert_eq!((applied.code, applied.error().1.contains("server-side apply")), (501, true));
 }
 
 #[tokio::test]
