@@ -91,43 +91,42 @@ impl<'a> Writes<'a> {
         self.deletes.iter().any(|range| range.contains(key))
     }
 
-    /// Only one of the two can happen, so what both write is no conflict.
-    fn either(mut self, other: Writes<'a>) -> Writes<'a> {
+    fn union(mut self, other: Writes<'a>) -> Writes<'a> {
         self.puts.extend(other.puts);
         self.deletes.extend(other.deletes);
         self
     }
-
-    /// Both happen: a key may be put once, and not deleted as well.
-    fn both(mut self, other: Writes<'a>) -> Result<Writes<'a>, CheckError> {
-        let put_twice = other.puts.iter().any(|key| self.puts.contains(key));
-        let deleted_after = !other.deletes.is_empty() && self.puts.iter().any(|key| other.deletes_any(key));
-        if put_twice || deleted_after || other.puts.iter().any(|key| self.deletes_any(key)) {
-            return Err(CheckError::DuplicateKey);
-        }
-        self.puts.extend(other.puts);
-        self.deletes.extend(other.deletes);
-        Ok(self)
-    }
 }
 
+/// Only one of the two can happen, so what both write is no conflict.
 fn check_branches(txn: &Txn) -> Result<Writes<'_>, CheckError> {
-    Ok(check_list(&txn.success)?.either(check_list(&txn.failure)?))
+    Ok(check_list(&txn.success)?.union(check_list(&txn.failure)?))
 }
 
+/// A key may be put once on any path, and not deleted on the same. Like etcd, this sees a nested deletion behind a
+/// nested put of the same level as no conflict; both then happen, in order.
 fn check_list(ops: &[Op]) -> Result<Writes<'_>, CheckError> {
     let mut writes = Writes::default();
     for op in ops {
-        writes = match op {
-            Op::Range(_) => writes,
-            Op::Put(put) => {
-                writes.both(Writes { puts: BTreeSet::from([put.key.as_ref()]), deletes: Vec::new() })?
+        if let Op::DeleteRange(delete) = op {
+            writes.deletes.push(&delete.range);
+        }
+    }
+    for op in ops {
+        if let Op::Txn(nested) = op {
+            let nested = check_branches(nested)?;
+            if nested.puts.iter().any(|key| writes.puts.contains(key) || writes.deletes_any(key)) {
+                return Err(CheckError::DuplicateKey);
             }
-            Op::DeleteRange(delete) => {
-                writes.both(Writes { puts: BTreeSet::new(), deletes: vec![&delete.range] })?
-            }
-            Op::Txn(nested) => writes.both(check_branches(nested)?)?,
-        };
+            writes = writes.union(nested);
+        }
+    }
+    for op in ops {
+        if let Op::Put(put) = op
+            && (writes.deletes_any(&put.key) || !writes.puts.insert(&put.key))
+        {
+            return Err(CheckError::DuplicateKey);
+        }
     }
     Ok(writes)
 }

@@ -35,7 +35,8 @@ pub struct Event {
     pub kind: EventKind,
     /// After the change; a deletion has only key and `mod_revision`.
     pub kv: KeyValue,
-    /// The record that this change replaced, when the event comes from memory: makes `Store::previous` cheap.
+    /// The record of an earlier revision that this change replaced, when the event comes from memory: makes
+    /// `Store::previous` cheap.
     pub(crate) replaced: Option<Revision>,
 }
 

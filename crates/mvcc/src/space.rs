@@ -83,7 +83,7 @@ impl Space {
         self.live_hash = self.live_hash.wrapping_add(mix(revision, encoded.checksum));
         self.sizes.added(encoded.bytes.len());
         self.unflushed.push(revision, encoded.bytes);
-        let replaced = replaced.map(|state| state.revision);
+        let replaced = replaced.map(|state| state.revision).filter(|before| before.main < revision.main);
         self.note(Event { kind: EventKind::Put, kv: encoded.kv, replaced });
     }
 
@@ -105,7 +105,8 @@ impl Space {
         self.sizes.replaced(before, revision.main);
         self.sizes.deleted(tombstone);
         self.unflushed.push(revision, encoded.bytes);
-        self.note(Event { kind: EventKind::Delete, kv: encoded.kv, replaced: Some(before.revision) });
+        let replaced = Some(before.revision).filter(|before| before.main < revision.main);
+        self.note(Event { kind: EventKind::Delete, kv: encoded.kv, replaced });
         true
     }
 

@@ -88,22 +88,21 @@ impl Store {
 
     fn check_plan(&self, plan: &Plan<'_>) -> Result<(), ApplyError> {
         plan.steps.iter().try_for_each(|step| match step {
-            Step::Op(Op::Put(put)) => self.check_put(put),
+            // The other way round than for a put alone: etcd's order.
+            Step::Op(Op::Put(put)) => self.check_kept(put).and_then(|()| self.check_lease(put)),
             Step::Op(Op::Range(query)) => Ok(self.space.check_revision(query.revision)?),
             Step::Op(Op::DeleteRange(_) | Op::Txn(_)) => Ok(()),
             Step::Txn(nested) => self.check_plan(nested),
         })
     }
 
-    /// What a put needs to find.
-    fn check_put(&self, put: &Put) -> Result<(), ApplyError> {
-        if put.lease != 0 && !self.leases.exists(put.lease) {
-            return Err(ApplyError::LeaseNotFound);
-        }
-        if (put.ignore_value || put.ignore_lease) && self.space.index.live(&put.key).is_none() {
-            return Err(ApplyError::KeyNotFound);
-        }
-        Ok(())
+    fn check_lease(&self, put: &Put) -> Result<(), ApplyError> {
+        if put.lease == 0 || self.leases.exists(put.lease) { Ok(()) } else { Err(ApplyError::LeaseNotFound) }
+    }
+
+    fn check_kept(&self, put: &Put) -> Result<(), ApplyError> {
+        let keeps = put.ignore_value || put.ignore_lease;
+        if keeps && self.space.index.live(&put.key).is_none() { Err(ApplyError::KeyNotFound) } else { Ok(()) }
     }
 
     fn run_plan(&mut self, records: &dyn Records, plan: &Plan<'_>) -> Result<TxnReply, ApplyError> {
@@ -141,7 +140,8 @@ impl Store {
     }
 
     pub(crate) fn apply_put(&mut self, records: &dyn Records, put: &Put) -> Result<PutReply, ApplyError> {
-        self.check_put(put)?;
+        self.check_lease(put)?;
+        self.check_kept(put)?;
         Ok(self.run_put(records, put)?)
     }
 

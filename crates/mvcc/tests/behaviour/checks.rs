@@ -41,6 +41,8 @@ fn transactions_are_checked_before_they_are_proposed() {
         ("then { txn else { delete a.. } ; put b 1 }", "duplicate key given in txn request"),
         ("then { put b 1 ; txn else { delete a.. } }", "duplicate key given in txn request"),
         ("then { txn then { put a 1 } ; txn else { put a 1 } }", "duplicate key given in txn request"),
+        ("then { txn then { put a 1 } ; txn else { delete a } }", "ok"),
+        ("then { txn else { delete a } ; txn then { put a 1 } }", "duplicate key given in txn request"),
         ("then { txn then { put a 1 } else { put a 2 } }", "ok"),
         ("then { txn then { put a 1 } else { delete a } }", "ok"),
     ];

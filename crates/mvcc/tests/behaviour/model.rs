@@ -91,6 +91,9 @@ impl Model {
     fn check_txn(&self, txn: &Txn) -> Result<(), ApplyError> {
         for op in self.branch(txn) {
             match op {
+                Op::Put(put) if put.lease != 0 && put.ignore_value && !self.now().contains_key(&put.key) => {
+                    return Err(ApplyError::KeyNotFound);
+                }
                 Op::Put(put) => self.check_put(put)?,
                 Op::Range(query) if query.revision > self.revision() => {
                     return Err(ApplyError::FutureRevision);
@@ -143,10 +146,12 @@ impl Model {
     pub(crate) fn live_bytes(&self) -> u64 {
         let mut sum = 0;
         for (main, changes) in self.changes.iter().enumerate() {
-            for kv in changes {
+            for (sub, kv) in changes.iter().enumerate() {
+                let again = changes[sub + 1..].iter().any(|other| other.key == kv.key);
                 let until = (main + 1..self.changes.len())
                     .find(|later| self.changes[*later].iter().any(|other| other.key == kv.key))
                     .map_or(i64::MAX, |later| later as i64);
+                let until = if again { main as i64 } else { until };
                 let is_delete = kv.version == 0;
                 if until > self.compacted && !(is_delete && (main as i64) < self.compacted) {
                     sum += RECORD_HEADER_SIZE_BYTES + kv.key.len() as u64 + kv.value.len() as u64;

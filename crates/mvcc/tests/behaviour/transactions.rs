@@ -126,6 +126,38 @@ fn changes_of_one_transaction_are_ordered_by_operation() {
 }
 
 #[test]
+fn a_put_alone_misses_its_lease_first_and_one_in_a_transaction_its_key() {
+    check(
+        r#"put a "" ignore-value lease=7                -> error: requested lease not found
+           txn then { put a "" ignore-value lease=7 }   -> error: key not found"#,
+    );
+}
+
+/// etcd lets this through its checks, so it has to mean something: both happen, in order, in one revision.
+#[test]
+fn a_key_can_be_put_and_deleted_by_two_nested_transactions() {
+    check(
+        "put a 0 -> revision 2
+         txn then { txn then { put a 1 } ; txn then { delete a prev } } \
+             -> then: (then: put at 3) ; (then: deleted 1 at 3, was a=1@3), revision 3
+         events 3 prev     -> 3: a=1(was 0) -a(was 0)
+         get a             -> none
+         get a @2          -> 0
+         put a 2           -> revision 4
+         show a            -> a=2 create 4 mod 4 version 1 lease 0
+         compact 3         -> ok
+         finish-compaction -> ok
+         hashkv            -> same
+         restart           -> ok
+         get a @3          -> none
+         events 3          -> 3: -a, 4: a=2
+         compact 4         -> ok
+         finish-compaction -> ok
+         show a            -> a=2 create 4 mod 4 version 1 lease 0",
+    );
+}
+
+#[test]
 fn a_transaction_without_writes_is_answered_without_the_log() {
     let mut machine = crate::script::Machine::quiet();
     machine.run("put a 1 -> revision 2");
