@@ -477,6 +477,8 @@ impl Inner {
                 Err(MembershipError::NotLeader) if Instant::now() < deadline => {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
+                // A leader is known, but none took the change in time.
+                Err(MembershipError::NotLeader) => return Err(MembershipError::Timeout { waited: timeout }),
                 Err(error) => return Err(error),
             }
         }
