@@ -89,11 +89,19 @@ impl Client {
     async fn within_deadline(&self, call: Call) -> Result<(StatusCode, Bytes), Error> {
         match tokio::time::timeout(self.timeout, self.with_retries(&call)).await {
             Ok(result) => result,
-            Err(_) => {
-                let source = format!("no answer within {:?}", self.timeout).into();
-                Err(Error::broken(&call.method, &call.path, source))
-            }
+            Err(_) => Err(self.too_slow(&call)),
         }
+    }
+
+    fn too_slow(&self, call: &Call) -> Error {
+        self.avoid_current_server();
+        let source = format!("no answer within {:?}", self.timeout).into();
+        Error::broken(&call.method, &call.path, source)
+    }
+
+    /// Later requests go to the next server, if there are several.
+    pub(crate) fn avoid_current_server(&self) {
+        self.transport.avoid_current();
     }
 
     async fn with_retries(&self, call: &Call) -> Result<(StatusCode, Bytes), Error> {
@@ -121,10 +129,7 @@ impl Client {
         let answer = tokio::time::timeout(self.timeout, self.send(call));
         let response = match answer.await {
             Ok(result) => result?,
-            Err(_) => {
-                let source = format!("no answer within {:?}", self.timeout).into();
-                return Err(Error::broken(&call.method, &call.path, source));
-            }
+            Err(_) => return Err(self.too_slow(call)),
         };
         let (parts, body) = response.into_parts();
         if parts.status.is_success() {

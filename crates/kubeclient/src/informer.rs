@@ -21,8 +21,9 @@ use state::State;
 const PAGE_SIZE: u32 = 500;
 /// A watch is renewed after a time in this range, so that watches spread over members.
 const WATCH_TIMEOUT_S: std::ops::Range<u32> = 300..600;
-/// Silence beyond the watch's own timeout means that the connection is dead.
-const WATCH_GRACE: Duration = Duration::from_secs(30);
+/// Servers send a bookmark about once a minute. After a longer silence the next server is asked, from where we are:
+/// a member that is cut off from the others keeps its connections and says nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(150);
 
 #[derive(Clone, Debug)]
 pub struct InformerOptions {
@@ -197,11 +198,19 @@ impl Follower {
         if send_initial_events {
             self.state.begin_replace();
         }
-        let silence_max = Duration::from_secs(timeout_s.into()) + WATCH_GRACE;
         loop {
-            let next = tokio::time::timeout(silence_max, stream.next()).await;
-            let Ok(Some(event)) = next else { return Ok(()) };
-            self.handle(event?).await?;
+            match tokio::time::timeout(SILENCE_MAX, stream.next()).await {
+                Ok(Some(event)) => self.handle(event?).await?,
+                Ok(None) => return Ok(()),
+                Err(_) => {
+                    tracing::debug!(
+                        resource = self.api.plural(),
+                        "the watch is silent, asking the next server"
+                    );
+                    self.api.client().avoid_current_server();
+                    return Ok(());
+                }
+            }
         }
     }
 

@@ -35,18 +35,29 @@ pub enum TransportError {
 #[derive(Clone)]
 pub struct Transport {
     inner: BoxCloneSyncService<Request<Body>, Response<Body>, TransportError>,
+    /// `None` in process.
+    preferred: Option<remote::Preferred>,
 }
 
 impl Transport {
     /// Connects lazily: errors of the network appear on the first request.
     pub fn connect(endpoint: Endpoint) -> Result<Transport, EndpointError> {
-        Ok(Transport { inner: BoxCloneSyncService::new(remote::Remote::new(endpoint)?) })
+        let remote = remote::Remote::new(endpoint)?;
+        let preferred = Some(remote.preferred());
+        Ok(Transport { inner: BoxCloneSyncService::new(remote), preferred })
     }
 
     /// Calls the service directly. Requests carry a path and query, no authority.
     pub fn local(service: LocalService) -> Transport {
         let service = service.map_err(TransportError::Broken);
-        Transport { inner: BoxCloneSyncService::new(service) }
+        Transport { inner: BoxCloneSyncService::new(service), preferred: None }
+    }
+
+    /// The current server keeps us waiting: later requests go to the next one.
+    pub(crate) fn avoid_current(&self) {
+        if let Some(preferred) = &self.preferred {
+            preferred.avoid_current();
+        }
     }
 
     /// Boxed here, where the types are concrete: in an async function the compiler cannot prove that it is `Send`.

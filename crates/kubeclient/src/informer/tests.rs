@@ -115,6 +115,19 @@ async fn a_broken_watch_goes_on_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_silent_watch_is_opened_again_where_it_was() {
+    let fake = Fake::new();
+    fake.put_pod("a", pod(1));
+    let (mut informer, _shutdown) = start(&fake);
+    assert_eq!(take(&mut informer, 2).await, "+a1 synced");
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    fake.put_pod("a", pod(2));
+    assert_eq!(take(&mut informer, 1).await, "~a2");
+    let expected = "GET /api/v1/pods?allowWatchBookmarks=true&resourceVersion=2&watch=true";
+    assert_eq!(fake.requests(), [WATCH_LIST, expected]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_compaction_only_differences_are_delivered() {
     for fake in [Fake::new(), Fake::new().without_watch_list()] {
         for name in ["a", "b", "c"] {

@@ -1,7 +1,8 @@
 //! Requests over sockets, with pooled connections and failover among the servers.
 //!
 //! A request moves on to the next server only when the connection could not be opened: then nothing was sent. When a
-//! connection breaks later, the caller hears of it and the next request prefers the next server.
+//! connection breaks later, or a server says that it cannot serve, the caller hears of it and the next request prefers
+//! the next server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{AUTHORIZATION, HeaderValue};
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -30,11 +31,42 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Remote {
     client: Client<Connector, Full<Bytes>>,
     servers: Arc<[Uri]>,
-    preferred: Arc<AtomicUsize>,
+    preferred: Preferred,
     authorization: Option<HeaderValue>,
 }
 
+/// Which server the next request goes to, shared by all clones of a transport.
+#[derive(Clone)]
+pub(super) struct Preferred {
+    index: Arc<AtomicUsize>,
+    servers: usize,
+}
+
+impl Preferred {
+    fn get(&self) -> usize {
+        self.index.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, index: usize) {
+        self.index.store(index, Ordering::Relaxed);
+    }
+
+    /// Moves on from a server, unless somebody has done so already.
+    fn avoid(&self, index: usize) {
+        let next = (index + 1) % self.servers;
+        let _ = self.index.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(super) fn avoid_current(&self) {
+        self.avoid(self.get());
+    }
+}
+
 impl Remote {
+    pub(super) fn preferred(&self) -> Preferred {
+        self.preferred.clone()
+    }
+
     pub(super) fn new(endpoint: Endpoint) -> Result<Remote, EndpointError> {
         let servers = endpoint.parse_servers()?;
         let connector = Connector { tls: endpoint.tls(&servers)?, server_name: endpoint.server_name()? };
@@ -48,8 +80,8 @@ impl Remote {
             .build(connector);
         Ok(Remote {
             client,
+            preferred: Preferred { index: Arc::default(), servers: servers.len() },
             servers: servers.into(),
-            preferred: Arc::default(),
             authorization: endpoint.authorization()?,
         })
     }
@@ -60,7 +92,7 @@ impl Remote {
             parts.headers.insert(AUTHORIZATION, authorization.clone());
         }
         let body = body.collect().await.map_err(TransportError::Broken)?.to_bytes();
-        let first = self.preferred.load(Ordering::Relaxed);
+        let first = self.preferred.get();
         let mut last_error = None;
         for attempt in 0..self.servers.len() {
             let index = (first + attempt) % self.servers.len();
@@ -70,19 +102,19 @@ impl Remote {
             match self.client.request(request).await {
                 Ok(response) => {
                     if attempt > 0 {
-                        self.preferred.store(index, Ordering::Relaxed);
+                        self.preferred.set(index);
                     }
-                    let preferred = self.preferred.clone();
-                    let servers = self.servers.len();
+                    if matches!(
+                        response.status(),
+                        StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+                    ) {
+                        self.preferred.avoid(index);
+                    }
                     // a broken answer (a watch, mostly) moves the next request to another server
+                    let preferred = self.preferred;
                     return Ok(response.map(|body| {
                         body.map_err(move |error| {
-                            let _ = preferred.compare_exchange(
-                                index,
-                                (index + 1) % servers,
-                                Ordering::Relaxed,
-                                Ordering::Relaxed,
-                            );
+                            preferred.avoid(index);
                             BoxError::from(error)
                         })
                         .boxed_unsync()
@@ -96,7 +128,7 @@ impl Remote {
                     });
                 }
                 Err(error) => {
-                    self.preferred.store((index + 1) % self.servers.len(), Ordering::Relaxed);
+                    self.preferred.avoid(index);
                     return Err(TransportError::Broken(describe(&error).into()));
                 }
             }

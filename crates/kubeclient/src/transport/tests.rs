@@ -49,8 +49,8 @@ struct Server {
 }
 
 impl Server {
-    /// Serves the fake; `alpn` are the protocols that it agrees to.
-    async fn start(fake: &Fake, authority: &Authority, alpn: &[&str]) -> Server {
+    /// Serves the service; `alpn` are the protocols that it agrees to.
+    async fn start(service: LocalService, authority: &Authority, alpn: &[&str]) -> Server {
         let (chain, key) = authority.issue(&["127.0.0.1"]);
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&authority.pem()).unwrap()).unwrap();
@@ -71,7 +71,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
-        let (token, service) = (stop.clone(), fake.service());
+        let token = stop.clone();
         tokio::spawn(async move {
             loop {
                 let (socket, _) = tokio::select! {
@@ -128,7 +128,7 @@ async fn requests_and_watches_work_over_both_http_versions() {
     let authority = Authority::new("ca");
     for alpn in [&["h2"][..], &["http/1.1"]] {
         let fake = Fake::new();
-        let server = Server::start(&fake, &authority, alpn).await;
+        let server = Server::start(fake.service(), &authority, alpn).await;
         let pods = client(&authority, &[&server.url]).api("", "v1", "pods");
         pods.create(&pod("a")).await.unwrap();
         let error = pods.create(&pod("a")).await.unwrap_err();
@@ -155,8 +155,10 @@ async fn the_next_server_takes_over() {
     let authority = Authority::new("ca");
     let fake = Fake::new();
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let (one, two) =
-        (Server::start(&fake, &authority, &["h2"]).await, Server::start(&fake, &authority, &["h2"]).await);
+    let (one, two) = (
+        Server::start(fake.service(), &authority, &["h2"]).await,
+        Server::start(fake.service(), &authority, &["h2"]).await,
+    );
     let client = client(&authority, &[&format!("https://{closed}"), &one.url, &two.url]);
     let pods = client.api("", "v1", "pods");
     pods.create(&pod("a")).await.unwrap();
@@ -194,10 +196,31 @@ async fn the_next_server_takes_over() {
     assert!(matches!(errors.pop(), Some(Error::Unreachable { .. })), "{errors:?}");
 }
 
+/// A member without a quorum answers, but cannot serve.
+#[tokio::test]
+async fn a_server_that_cannot_serve_is_avoided() {
+    let authority = Authority::new("ca");
+    for code in [503, 504] {
+        let lame = LocalService::new(tower::service_fn(move |_: Request<Body>| async move {
+            let mut answer = Response::new(crate::empty_body());
+            *answer.status_mut() = http::StatusCode::from_u16(code).unwrap();
+            Ok(answer)
+        }));
+        let lame = Server::start(lame, &authority, &["h2"]).await;
+        let well = Server::start(Fake::new().service(), &authority, &["h2"]).await;
+        let pods = client(&authority, &[&lame.url, &well.url]).api("", "v1", "pods");
+        let error = pods.create(&pod("a")).await.unwrap_err();
+        assert_eq!(error.status().unwrap().code, code);
+        for name in ["a", "b"] {
+            pods.create(&pod(name)).await.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_untrusted_server_or_client_is_refused_with_the_reason() {
     let (authority, foreign) = (Authority::new("ca"), Authority::new("foreign"));
-    let server = Server::start(&Fake::new(), &authority, &["h2"]).await;
+    let server = Server::start(Fake::new().service(), &authority, &["h2"]).await;
     let error = client(&foreign, &[&server.url]).api("", "v1", "pods").get("a").await.unwrap_err();
     assert!(
         matches!(error, Error::Unreachable { .. }) && error.to_string().contains("certificate"),
