@@ -473,6 +473,20 @@ async fn a_restarted_member_has_everything_and_goes_on_counting() {
 }
 
 #[tokio::test]
+async fn a_client_goes_on_to_the_endpoint_that_answers() {
+    let member = Member::start().await;
+    let closed = format!("http://127.0.0.1:{}", one::free_port());
+    let endpoints = [closed.clone(), member.store().client_urls()[0].to_string()];
+    let client =
+        |endpoints: &[String]| wire::Client::new(wire::Transport::connect(endpoints, None, SECOND).unwrap());
+    client(&endpoints).kv.put(pb::PutRequest { key: "a".into(), ..Default::default() }).await.unwrap();
+    let refused = client(&endpoints[..1]).kv.range(pb::RangeRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().starts_with(&closed), "{}", refused.message());
+    member.stop().await;
+}
+
+#[tokio::test]
 async fn calls_inside_the_process_need_no_socket() {
     let member = Member::start().await;
     let client = wire::Client::new(wire::Transport::local(member.store().routes()));

@@ -25,8 +25,10 @@ use crate::{ClientTls, Endpoint, EndpointError, TlsError};
 /// Windows for big ranges: one round trip must not limit a stream to 64 KiB.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
-/// A silent connection is asked for a sign of life after this time, and given up after as long again.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// A silent connection with requests under way is asked for a sign of life. Servers of etcd end connections that ask
+/// more often than every 5 s.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Why a transport could not be made. Whether anyone answers shows only at the first request.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +150,7 @@ impl Remote {
             Uri::from_parts(parts).map_err(|error| Status::internal(format!("request address: {error}")))?;
         match sender.send_request(request).await {
             Ok(response) => {
-                if refused(&response) {
+                if self.endpoints.len() > 1 && refused(&response) {
                     self.leave(generation).await;
                 }
                 Ok(response.map(Body::new))
@@ -225,7 +227,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIME_MAX)
         .max_concurrent_reset_streams(1024)
         .handshake(io)
         .await
