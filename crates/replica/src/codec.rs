@@ -209,14 +209,13 @@ pub(crate) fn append_request(mut bytes: Bytes) -> Decoded<AppendRequest> {
     let leader_commit = take_log_id(&mut bytes)?;
     let count = take_u32(&mut bytes, what)?;
     let mut entries = Vec::with_capacity((count as usize).min(bytes.len() / 20));
-    let mut expected = next_index(prev_log_id.as_ref());
-    for _ in 0..count {
+    let first = next_index(prev_log_id.as_ref());
+    for offset in 0..u64::from(count) {
         let term = take_u64(&mut bytes, what)?;
         let index = take_u64(&mut bytes, what)?;
-        if index != expected {
+        if Some(index) != first.checked_add(offset) {
             return Err(junk(what));
         }
-        expected += 1;
         let length = take_u32(&mut bytes, what)? as usize;
         entries.push(entry(term, index, take_slice(&mut bytes, length, what)?)?);
     }

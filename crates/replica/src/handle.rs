@@ -396,15 +396,14 @@ impl Inner {
                     Err(LeaseError::NoLeader) => {}
                     answer => return answer,
                 },
-                Some(id) => match self.ask(id, question, deadline).await {
-                    Ok(Answer::Lease(lease)) => {
+                Some(id) => {
+                    if let Ok(Answer::Lease(lease)) = self.ask(id, question, deadline).await {
                         return Ok(lease.map(|(granted_ttl_s, remaining_s)| LeaseRemaining {
                             granted_ttl_s,
                             remaining_s,
                         }));
                     }
-                    Ok(_) | Err(_) => {}
-                },
+                }
                 None => {}
             }
             if self.shutdown.is_cancelled() {

@@ -171,7 +171,7 @@ impl LogStore {
         while next < end && size < size_bytes_max {
             let found = {
                 let inner = self.shared.inner.lock();
-                inner.from_tail(next, end, size_bytes_max - size)
+                inner.in_tail(next, end, size_bytes_max - size)
             };
             let found = match found {
                 Tail::Entries(found) => found,
@@ -255,7 +255,7 @@ impl Inner {
         }
     }
 
-    fn from_tail(&self, start: u64, end: u64, size_bytes_max: u64) -> Tail {
+    fn in_tail(&self, start: u64, end: u64, size_bytes_max: u64) -> Tail {
         if start >= next_index(self.last.as_ref()) {
             return Tail::Beyond;
         }

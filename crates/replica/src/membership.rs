@@ -95,11 +95,8 @@ impl Inner {
             .index(true, self.config.request_timeout)
             .await
             .map_err(|error| self.read_failed(&error))?;
-        let steps = self.checked_change(change)?;
-        let mut index = 0;
-        for (members, retain) in steps {
-            index = self.commit_change(members, retain).await?;
-        }
+        let (members, retain) = self.checked_change(change)?;
+        let index = self.commit_change(members, retain).await?;
         if let MembershipChange::Remove { id } = change {
             self.peers.forget(*id);
         }
@@ -115,10 +112,11 @@ impl Inner {
         }
     }
 
+    /// What to ask of openraft; the second value: whether removed voters stay as learners.
     fn checked_change(
         &self,
         change: &MembershipChange,
-    ) -> Result<Vec<(ChangeMembers<u64, Node>, bool)>, MembershipError> {
+    ) -> Result<(ChangeMembers<u64, Node>, bool), MembershipError> {
         let members = self.members();
         let (membership, removed) =
             self.state.with_core(|core| (core.position.membership.clone(), core.position.removed.clone()));
@@ -138,7 +136,7 @@ impl Inner {
                     self.check_may_add(&members)?;
                 }
                 let node = Node { name: String::new(), peer_urls: peer_urls.clone(), joining: !is_learner };
-                Ok(vec![(ChangeMembers::AddNodes(BTreeMap::from([(*id, node)])), true)])
+                Ok((ChangeMembers::AddNodes(BTreeMap::from([(*id, node)])), true))
             }
             MembershipChange::Promote { id } => {
                 if !find(id)?.is_learner {
@@ -147,7 +145,7 @@ impl Inner {
                 if !self.is_caught_up(*id) {
                     return Err(MembershipError::LearnerNotReady);
                 }
-                Ok(vec![(ChangeMembers::AddVoterIds(BTreeSet::from([*id])), true)])
+                Ok((ChangeMembers::AddVoterIds(BTreeSet::from([*id])), true))
             }
             MembershipChange::Remove { id } => {
                 let member = find(id)?;
@@ -156,18 +154,16 @@ impl Inner {
                 }
                 let voter = membership.voter_ids().any(|voter| voter == *id);
                 let set = BTreeSet::from([*id]);
-                Ok(vec![if voter {
-                    (ChangeMembers::RemoveVoters(set), false)
-                } else {
-                    (ChangeMembers::RemoveNodes(set), false)
-                }])
+                let members =
+                    if voter { ChangeMembers::RemoveVoters(set) } else { ChangeMembers::RemoveNodes(set) };
+                Ok((members, false))
             }
             MembershipChange::Update { id, peer_urls } => {
                 find(id)?;
                 self.check_urls(&members, peer_urls, Some(*id))?;
                 let node = membership.get_node(id).cloned().ok_or(MembershipError::MemberNotFound)?;
                 let node = Node { peer_urls: peer_urls.clone(), ..node };
-                Ok(vec![(ChangeMembers::SetNodes(BTreeMap::from([(*id, node)])), true)])
+                Ok((ChangeMembers::SetNodes(BTreeMap::from([(*id, node)])), true))
             }
         }
     }
@@ -202,7 +198,7 @@ impl Inner {
         }
         let voting: Vec<&Member> = members.iter().filter(|member| !member.is_learner).collect();
         let started = voting.iter().filter(|member| !member.name.is_empty()).count();
-        let quorum_after = (voting.len() + 1) / 2 + 1;
+        let quorum_after = voting.len().div_ceil(2) + 1;
         let first_addition = started == 1 && voting.len() == 1;
         if !first_addition && started < quorum_after {
             return Err(MembershipError::NotEnoughStartedMembers);

@@ -9,9 +9,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 use mvcc::{Revision, Row};
-use wal::{Disk, DiskFile};
 use wal::sim_disk::crash::{Moment, Platter, Random};
 use wal::sim_disk::{Operation, SimDisk, SimFile};
+use wal::{Disk, DiskFile};
 
 use super::{NewStateFile, Position, StateFile};
 use crate::raft_types::log_id;

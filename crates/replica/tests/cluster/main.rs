@@ -2,6 +2,8 @@
 //!
 //! Every member runs on a runtime and thread of its own, as it does in production; killing one drops its runtime.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 mod leases;
 mod load;
 mod lose;
