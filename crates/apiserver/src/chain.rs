@@ -141,6 +141,10 @@ async fn checked(
     let caller = impersonation::apply(server, caller, &mut parts, audit).await?;
     let _seat = server.fairness().seat(&caller, &info, is_long_running(&info))?;
     let request = server.authorizer().authorize(server, caller, info, parts, body, audit, deadline).await?;
+    // `/watch/` in a path makes any method a watch; only GET is one.
+    if request.info().verb == "watch" && request.parts().method != Method::GET {
+        return Err(Status::http_method_not_allowed());
+    }
     if nonresource::answers(&request) {
         return nonresource::dispatch(server, request).await;
     }

@@ -51,7 +51,7 @@ pub(crate) fn parse(method: &Method, path: &str, query: &str) -> Result<RequestI
             info.api_version = (*version).to_string();
             rest = tail;
         }
-        ["apis", group, version, tail @ ..] if !tail.is_empty() => {
+        ["apis", group, version, tail @ ..] if !tail.is_empty() && !group.is_empty() => {
             info.api_prefix = "apis".to_string();
             info.api_group = (*group).to_string();
             info.api_version = (*version).to_string();
@@ -276,6 +276,7 @@ mod tests {
             "/healthz/ping",
             "/openapi/v3/api/v1",
             "/apix/v1/pods/x",
+            "/apis//v1/secrets",
         ] {
             let info = parse(&Method::GET, path, "").unwrap();
             assert!(!info.is_resource, "{path}");

@@ -148,3 +148,25 @@ async fn every_answer_names_its_audit_id_and_takes_the_clients_own() {
     assert_eq!(member.send(&jiang(), request).await.headers["audit-id"], "mine");
     assert_eq!(member.audited(|event| event["auditID"] == "mine").await["requestURI"], "/version");
 }
+
+#[tokio::test]
+async fn only_get_is_a_watch_and_odd_paths_lead_nowhere() {
+    let etcd = FakeEtcd::new();
+    let member = Member::start(&etcd).await;
+    for (method, path, code) in [
+        ("POST", "/api/v1/watch/pods", 405),
+        ("DELETE", "/api/v1/watch/namespaces/default/pods/a", 405),
+        ("GET", "/api/v1/watch", 500),
+        ("OPTIONS", PODS, 405),
+        ("BREW", PODS, 405),
+        ("GET", "/api/v1/proxy/namespaces/default/pods/a", 405),
+        ("GET", "/apis//v1/secrets", 404),
+        ("GET", "/api/v1/namespaces/a%2Fb/pods", 404),
+        ("GET", "/api/v1/namespaces/default/pods/%00", 400),
+        ("GET", "/apis/nonsense/v1/things", 404),
+        ("PUT", "/version", 405),
+    ] {
+        let request = Request::builder().method(method).uri(path).body(body("")).unwrap();
+        assert_eq!(member.send(&root(), request).await.code, code, "{method} {path}");
+    }
+}
