@@ -60,7 +60,7 @@ fn start(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
         None => None,
     };
     let identity = flags.identity.unwrap_or_else(|| format!("controllers-{}", std::process::id()));
-    let config = Config { identity, simulated_nodes: flags.nodes, root_ca_pem };
+    let config = Config { identity: identity.clone(), root_ca_pem };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let transport = Transport::connect(kubeconfig.endpoint(flags.context.as_deref())?)?;
@@ -72,7 +72,9 @@ fn start(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             stop.cancel();
         });
-        crate::run(Client::new(transport, "binnacle-controllers"), config, shutdown).await;
+        let client = Client::new(transport, "binnacle-controllers");
+        let nodes = crate::simulate_nodes(client.clone(), &identity, flags.nodes, shutdown.clone());
+        futures_util::future::join(nodes, crate::run(client.clone(), config, shutdown)).await;
         Ok(())
     })
 }

@@ -11,7 +11,7 @@ mod namespaces;
 mod nodes;
 mod service_accounts;
 
-use futures_util::future::join;
+use futures_util::future::join3;
 use kubeclient::{Client, LeaderConfig, LeaderElector};
 use tokio_util::sync::CancellationToken;
 
@@ -20,8 +20,6 @@ use tokio_util::sync::CancellationToken;
 pub struct Config {
     /// Names this instance in the Lease.
     pub identity: String,
-    /// Nodes to simulate: `node-1` .. `node-N`.
-    pub simulated_nodes: u16,
     /// What pods are told to trust: goes into the ConfigMap `kube-root-ca.crt` of every namespace.
     pub root_ca_pem: Option<String>,
 }
@@ -37,7 +35,17 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
 async fn lead(client: Client, config: Config, term: CancellationToken) {
     let accounts = service_accounts::run(client.clone(), config.root_ca_pem.clone(), term.clone());
     let namespaces = namespaces::run(client.clone(), term.clone());
-    let garbage = garbage::run(client.clone(), term.clone());
-    let nodes = nodes::run(client, config.simulated_nodes, term);
-    join(join(accounts, namespaces), join(garbage, nodes)).await;
+    let garbage = garbage::run(client, term);
+    join3(accounts, namespaces, garbage).await;
+}
+
+/// Simulates the nodes `node-1` .. `node-N` until `shutdown`; one instance at a time does. The client must be in the
+/// group `system:nodes`.
+pub async fn simulate_nodes(client: Client, identity: &str, count: u16, shutdown: CancellationToken) {
+    if count == 0 {
+        return;
+    }
+    let lease = LeaderConfig::new("kube-node-lease", "simulated-nodes", identity);
+    let elector = LeaderElector::new(&client, lease);
+    elector.run(shutdown, |term| nodes::run(client.clone(), count, term)).await;
 }

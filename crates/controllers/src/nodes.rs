@@ -23,9 +23,6 @@ const WRITES_MAX: usize = 32;
 
 /// Runs `count` nodes until `term` is cancelled.
 pub(crate) async fn run(client: Client, count: u16, term: CancellationToken) {
-    if count == 0 {
-        return;
-    }
     let names: Vec<String> = (1..=count).map(|number| format!("node-{number}")).collect();
     for name in &names {
         while let Err(error) = register(&client, name).await {

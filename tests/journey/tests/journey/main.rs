@@ -32,7 +32,10 @@ async fn a_pod_travels_from_a_certificate_to_a_node_and_survives_the_leader() ->
 
 async fn certificates_decide_who_is_heard(journey: &Journey) -> Result<()> {
     let versions = journey.admin(0).get("/api/").await?;
-    ensure!(versions["kind"] == "APIVersions" && versions["serverAddressByClientCIDRs"].is_array(), "{versions}");
+    ensure!(
+        versions["kind"] == "APIVersions" && versions["serverAddressByClientCIDRs"].is_array(),
+        "{versions}"
+    );
 
     let foreign = journey.client(0, &journey.foreign).get("/api/v1/pods").await;
     ensure!(steps::code(&foreign) == Some(401), "a foreign certificate got {foreign:?}");
@@ -40,7 +43,8 @@ async fn certificates_decide_who_is_heard(journey: &Journey) -> Result<()> {
     ensure!(matches!(steps::code(&nobody), Some(401 | 403)), "no certificate got {nobody:?}");
 
     let audit = std::fs::read_to_string(journey.cluster.dir.join("m1/audit.log"))?;
-    let refused = audit.lines().filter(|line| line.contains("\"code\":401") || line.contains("\"code\":403")).count();
+    let refused =
+        audit.lines().filter(|line| line.contains("\"code\":401") || line.contains("\"code\":403")).count();
     ensure!(refused >= 2, "the audit log tells of {refused} refusals:\n{audit}");
     Ok(())
 }
@@ -94,11 +98,13 @@ async fn a_pod_is_placed_and_the_decision_explains_itself(journey: &Journey) -> 
     let mut watch = journey.admin(1).watch("", "v1", "pods", "default").await?;
     let created = journey.admin(0).post("/api/v1/namespaces/default/pods", &app).await?;
     ensure!(created["metadata"]["uid"].is_string() && created["status"]["phase"] == "Pending", "{created}");
-    let placed = watch.until(|pod| pod["metadata"]["name"] == "app" && pod["spec"]["nodeName"].is_string()).await?;
+    let placed =
+        watch.until(|pod| pod["metadata"]["name"] == "app" && pod["spec"]["nodeName"].is_string()).await?;
     ensure!(placed["spec"]["nodeName"] == "n-large", "placed on {}", placed["spec"]["nodeName"]);
 
     let path = "/apis/scheduling.binnacle.dev/v1alpha1/namespaces/default/decisions/app";
-    let decision = eventually("the decision is readable", || async { journey.admin(2).get(path).await.ok() }).await?;
+    let decision =
+        eventually("the decision is readable", || async { journey.admin(2).get(path).await.ok() }).await?;
     let status = &decision["status"];
     ensure!(status["result"] == "Scheduled" && status["node"] == "n-large", "{status}");
     for node in status["nodes"].as_array().context("no nodes")? {
@@ -133,11 +139,15 @@ async fn a_pod_that_fits_nowhere_waits_for_room(journey: &Journey) -> Result<()>
     })
     .await?;
     ensure!(
-        waiting.starts_with("0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu"),
+        waiting
+            .starts_with("0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu"),
         "{waiting}"
     );
     let pending = admin.get(late).await?;
-    ensure!(pending["status"]["phase"] == "Pending" && pending["spec"].get("nodeName").is_none(), "{pending}");
+    ensure!(
+        pending["status"]["phase"] == "Pending" && pending["spec"].get("nodeName").is_none(),
+        "{pending}"
+    );
     admin.delete(&format!("{big}?gracePeriodSeconds=0")).await?;
     let placed = eventually("the late pod is placed", || async {
         admin.get(late).await.ok().filter(|pod| pod["spec"]["nodeName"].is_string())
@@ -152,7 +162,10 @@ async fn an_acknowledged_pod_survives_the_leader(journey: &mut Journey) -> Resul
     let leader = journey.store_leader().await?;
     let (first, second) = ((leader + 1) % 3, (leader + 2) % 3);
     let watches = [journey.admin(first), journey.admin(second)];
-    let mut seen = [watches[0].watch("", "v1", "pods", "default").await?, watches[1].watch("", "v1", "pods", "default").await?];
+    let mut seen = [
+        watches[0].watch("", "v1", "pods", "default").await?,
+        watches[1].watch("", "v1", "pods", "default").await?,
+    ];
 
     let mut acknowledged: BTreeMap<String, String> = BTreeMap::new();
     for number in 0..60 {
@@ -162,12 +175,16 @@ async fn an_acknowledged_pod_survives_the_leader(journey: &mut Journey) -> Resul
         let name = format!("burst-{number}");
         // A pod whose outcome is unknown is asked for again under the same name: it exists once, whatever happened.
         let created = eventually("a pod is accepted", || {
-            let (client, object) = (journey.admin(if number % 2 == 0 { first } else { second }), pod(&name, "10m", "1Mi"));
+            let (client, object) =
+                (journey.admin(if number % 2 == 0 { first } else { second }), pod(&name, "10m", "1Mi"));
             async move {
                 match client.post("/api/v1/namespaces/default/pods", &object).await {
                     Ok(pod) => Some(pod),
                     error if steps::code(&error) == Some(409) => client
-                        .get(&format!("/api/v1/namespaces/default/pods/{}", object["metadata"]["name"].as_str()?))
+                        .get(&format!(
+                            "/api/v1/namespaces/default/pods/{}",
+                            object["metadata"]["name"].as_str()?
+                        ))
                         .await
                         .ok(),
                     _ => None,
@@ -185,7 +202,11 @@ async fn an_acknowledged_pod_survives_the_leader(journey: &mut Journey) -> Resul
     }
     for (name, uid) in &acknowledged {
         let pod = journey.admin(first).get(&format!("/api/v1/namespaces/default/pods/{name}")).await?;
-        ensure!(pod["metadata"]["uid"] == **uid, "{name} was acknowledged as {uid} and is {}", pod["metadata"]["uid"]);
+        ensure!(
+            pod["metadata"]["uid"] == **uid,
+            "{name} was acknowledged as {uid} and is {}",
+            pod["metadata"]["uid"]
+        );
     }
     LocalCluster::wait_for_return(&mut journey.cluster, leader, Duration::from_secs(60))
 }

@@ -111,23 +111,31 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) async fn get(&self, path: &str) -> Result<Value, Error> {
-        self.client.request(kubeclient::Method::GET, path, None).await
+        self.client.request(http::Method::GET, path, None).await
     }
 
     pub(crate) async fn post(&self, path: &str, object: &Value) -> Result<Value, Error> {
-        self.client.request(kubeclient::Method::POST, path, Some(object)).await
+        self.client.request(http::Method::POST, path, Some(object)).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Result<Value, Error> {
-        self.client.request(kubeclient::Method::DELETE, path, None).await
+        self.client.request(http::Method::DELETE, path, None).await
     }
 
     pub(crate) async fn wait_ready(&self) -> Result<()> {
-        eventually("the API server is ready", || async { self.client.get_raw("/readyz").await.ok() }).await.map(drop)
+        eventually("the API server is ready", || async { self.client.get_raw("/readyz").await.ok() })
+            .await
+            .map(drop)
     }
 
     /// A watch of everything there is and will be.
-    pub(crate) async fn watch(&self, group: &str, version: &str, plural: &str, namespace: &str) -> Result<Watch> {
+    pub(crate) async fn watch(
+        &self,
+        group: &str,
+        version: &str,
+        plural: &str,
+        namespace: &str,
+    ) -> Result<Watch> {
         let api = self.client.api(group, version, plural).namespace(namespace);
         let options = WatchOptions { send_initial_events: true, bookmarks: true, ..WatchOptions::default() };
         Ok(Watch { stream: api.watch(&options).await?, seen: Seen::default() })
@@ -192,27 +200,31 @@ impl Seen {
         let (object, added) = match event {
             WatchEvent::Added(object) => (object, true),
             WatchEvent::Modified(object) | WatchEvent::Deleted(object) => (object, false),
-            WatchEvent::Bookmark(object) => {
+            WatchEvent::Bookmark { resource_version, .. } => {
                 self.initial_events_ended = true;
-                self.advance(&object)?;
+                self.advance(&resource_version)?;
                 return Ok(None);
             }
         };
         if self.initial_events_ended {
-            self.advance(&object)?; // the initial state comes in order of name
+            self.advance(meta::of(&object).resource_version())?; // the initial state comes in order of name
         }
         let uid = meta::of(&object).uid().to_owned();
         ensure!(!added || self.added.insert(uid.clone()), "{} was added twice", meta::of(&object).name());
         ensure!(self.added.contains(&uid), "{} changed before it was added", meta::of(&object).name());
         if let Some(node) = object["spec"]["nodeName"].as_str() {
             let before = self.node_of.insert(uid, node.to_owned());
-            ensure!(before.is_none_or(|before| before == node), "{} moved to {node}", meta::of(&object).name());
+            ensure!(
+                before.is_none_or(|before| before == node),
+                "{} moved to {node}",
+                meta::of(&object).name()
+            );
         }
         Ok(Some(object))
     }
 
-    fn advance(&mut self, object: &Value) -> Result<()> {
-        let version: u64 = meta::of(object).resource_version().parse().context("not a number")?;
+    fn advance(&mut self, version: &str) -> Result<()> {
+        let version: u64 = version.parse().context("not a number")?;
         ensure!(version >= self.resource_version, "version {version} after {}", self.resource_version);
         self.resource_version = version;
         Ok(())
@@ -220,7 +232,10 @@ impl Seen {
 }
 
 /// Looks again and again until `look` finds something.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> Result<T> {
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    look: impl Fn() -> F,
+) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if let Some(found) = look().await {
