@@ -7,7 +7,7 @@ use apimachinery::status::Status;
 use apimachinery::{defaults, kinds, meta, names, time, validate};
 use rand::Rng as _;
 
-use super::{Registry, Write, group_kind, group_resource};
+use super::{Registry, Write, group_kind, group_resource, is_unknown};
 use crate::admission::{Attributes, Operation};
 use crate::authz;
 use crate::object::Object;
@@ -79,8 +79,11 @@ impl Registry {
         self.admission.validate(self, &attributes, &value).await?;
         let claims = self.addresses.claim(self, write, &mut value, None).await?;
         let created = self.create_stored(write, &value, name).await;
-        if !matches!(created, Ok(Some(_))) {
-            claims.release(self).await;
+        match &created {
+            // After an unknown outcome the service may exist: better a lost address than one with two owners.
+            Ok(Some(_)) => {}
+            Err(status) if is_unknown(status) => {}
+            Ok(None) | Err(_) => claims.release(self).await,
         }
         created
     }

@@ -10,7 +10,7 @@ use apimachinery::kinds::{from_storage, storage_resource, to_storage};
 use apimachinery::status::{FieldError, FieldErrorKind, Status};
 use apimachinery::{defaults, meta, validate};
 
-use super::{Registry, Write, group_kind, group_resource, same_content};
+use super::{Registry, Write, group_kind, group_resource, is_unknown, same_content};
 use crate::admission::{Attributes, Operation};
 use crate::authz;
 use crate::object::Object;
@@ -96,7 +96,9 @@ impl Registry {
             if let Ok(Ok(object)) = written {
                 return Ok(Updated::Object(view(write.resource, &object)));
             }
-            claims.release(self).await;
+            if !written.as_ref().is_err_and(is_unknown) {
+                claims.release(self).await;
+            }
             if let Err(found) = written? {
                 current = found;
                 fresh = true;

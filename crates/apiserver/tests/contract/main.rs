@@ -7,6 +7,7 @@
 mod applies;
 mod client;
 mod fake_etcd;
+mod histories;
 mod reads;
 mod watches;
 mod writes;
