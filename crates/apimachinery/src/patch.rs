@@ -1,4 +1,4 @@
-//! Changes to an object: JSON Patch, merge patch, strategic merge patch.
+//! Changes to an object: JSON Patch, merge patch, strategic merge patch, server-side apply.
 //!
 //! Every function either changes the object as its format says or leaves it alone and answers an error that maps to
 //! one Status. Work is bounded: operations, copied bytes. Not here: parsing of bodies (json.rs, yaml.rs), defaults,
