@@ -319,7 +319,9 @@ impl Feed {
         }
         let new = match deleted {
             true => None,
-            false => self.decode(&kv.key, &Stored { value: kv.value, revision: kv.mod_revision }),
+            false => kind
+                .recall(&item, kv.mod_revision)
+                .or_else(|| self.decode(&kv.key, &Stored { value: kv.value, revision: kv.mod_revision })),
         };
         if old.is_none() && new.is_none() {
             return Ok(());

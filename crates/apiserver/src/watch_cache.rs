@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use apimachinery::kinds::{self, Resource};
 use imbl::OrdMap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::object::Object;
@@ -21,6 +21,8 @@ use crate::object::Object;
 const HISTORY_EVENTS_MAX: usize = 8_192;
 /// Stored bytes of the objects that these events hold, per resource.
 const HISTORY_BYTES_MAX: usize = 32 << 20;
+/// Own writes that may be waiting for their event, per resource; more are decoded like those of others.
+const WRITTEN_MAX: usize = 64;
 /// Past states kept for lists that are being paged through, per resource.
 const PINNED_STATES_MAX: usize = 16;
 
@@ -176,6 +178,8 @@ pub(crate) struct KindCache {
     state: RwLock<State>,
     /// Sequence number of the next event; watchers wait on it.
     changed: watch::Sender<u64>,
+    /// What this server wrote and has not seen come back yet.
+    written: Mutex<VecDeque<(Arc<str>, Arc<Object>)>>,
 }
 
 struct State {
@@ -202,7 +206,28 @@ impl KindCache {
             oldest: i64::MAX,
             pinned: VecDeque::new(),
         };
-        KindCache { state: RwLock::new(state), changed: watch::Sender::new(0) }
+        KindCache { state: RwLock::new(state), changed: watch::Sender::new(0), written: Mutex::default() }
+    }
+
+    /// Keeps what a write of this server left, so that its answer and the watchers share one object and its encodings.
+    pub(crate) fn remember(&self, item: &str, object: &Arc<Object>) {
+        if self.state.read().revision >= object.revision() {
+            return; // the feed was faster
+        }
+        let mut written = self.written.lock();
+        if written.len() >= WRITTEN_MAX {
+            written.pop_front();
+        }
+        written.push_back((Arc::from(item), object.clone()));
+    }
+
+    /// The object that this server wrote at `revision`, once.
+    pub(crate) fn recall(&self, item: &str, revision: i64) -> Option<Arc<Object>> {
+        let mut written = self.written.lock();
+        let at = written
+            .iter()
+            .position(|(known, object)| known.as_ref() == item && object.revision() == revision)?;
+        written.remove(at).map(|(_, object)| object)
     }
 
     pub(crate) fn get(&self, item: &str) -> Option<Arc<Object>> {
@@ -401,6 +426,23 @@ mod tests {
         assert!(kind.watch_from(10).is_err());
         assert!(kind.watch_from(11).is_ok());
         assert!(kind.state.read().history.len() <= HISTORY_EVENTS_MAX);
+    }
+
+    #[test]
+    fn an_own_write_is_recalled_once_and_only_at_its_revision() {
+        let (cache, kind) = cache();
+        let written = object("a", 11).unwrap();
+        kind.remember("d/a", &written);
+        assert!(kind.recall("d/a", 12).is_none() && kind.recall("d/b", 11).is_none());
+        assert!(Arc::ptr_eq(&kind.recall("d/a", 11).unwrap(), &written));
+        assert!(kind.recall("d/a", 11).is_none());
+        put(&cache, &kind, "d/a", 12);
+        kind.remember("d/a", &written);
+        assert!(kind.recall("d/a", 11).is_none(), "the feed was faster");
+        for revision in 13..(13 + 2 * WRITTEN_MAX as i64) {
+            kind.remember("d/a", &object("a", revision).unwrap());
+        }
+        assert_eq!(kind.written.lock().len(), WRITTEN_MAX);
     }
 
     #[test]

@@ -106,7 +106,11 @@ impl Registry {
         }
         let key = self.storage.key(stored, &item);
         match self.storage.create(&key, bytes, self.ttl_s(stored), write.deadline).await? {
-            Created::At(revision) => Ok(Some(Arc::new(Object::new(value.clone(), revision, size_bytes)))),
+            Created::At(revision) => {
+                let object = Arc::new(Object::new(value.clone(), revision, size_bytes));
+                self.kind(stored)?.remember(&item, &object);
+                Ok(Some(object))
+            }
             Created::Exists => Ok(None),
         }
     }

@@ -117,6 +117,7 @@ impl Registry {
     ) -> Result<Result<Arc<Object>, Option<Arc<Object>>>, Status> {
         let stored = write.stored();
         let key = self.storage.key(stored, item);
+        let removes = matches!(next, Next::Remove(_));
         let (value, swapped, size_bytes) = match next {
             Next::Unchanged => return Ok(Ok(old.clone())),
             Next::Put(value) | Next::Remove(value) if write.options.dry_run => {
@@ -137,7 +138,13 @@ impl Registry {
             }
         };
         match swapped {
-            Swapped::At(revision) => Ok(Ok(Arc::new(Object::new(value, revision, size_bytes)))),
+            Swapped::At(revision) => {
+                let object = Arc::new(Object::new(value, revision, size_bytes));
+                if !removes {
+                    self.kind(stored)?.remember(item, &object);
+                }
+                Ok(Ok(object))
+            }
             Swapped::Changed(found) => {
                 Ok(Err(found.map(|found| self.adopt(stored, item, found)).transpose()?))
             }
