@@ -371,6 +371,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn any_text_parses_or_fails_and_canonical_is_stable(text in "[+-]?[0-9.]{0,20}[eEinumkKMGTP]{0,2}[-+]?[0-9]{0,4}") {
             if let Ok(quantity) = Quantity::parse(&text) {
