@@ -7,6 +7,8 @@
 
 #[path = "member/cluster.rs"]
 mod cluster;
+#[path = "member/http.rs"]
+mod http;
 #[path = "member/one.rs"]
 mod one;
 #[path = "member/refused.rs"]

@@ -1,0 +1,134 @@
+//! Plain HTTP on the client port: probes, version, metrics and the JSON gateway.
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+};
+
+use crate::one::Member;
+
+async fn open(member: &Member, method: &str, path: &str, body: &str) -> TcpStream {
+    let url = &member.store().client_urls()[0];
+    let mut stream = TcpStream::connect((url.host.as_str(), url.port)).await.unwrap();
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Status and body.
+async fn ask(member: &Member, method: &str, path: &str, body: &str) -> (u16, String) {
+    let mut text = String::new();
+    open(member, method, path, body).await.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test]
+async fn probes_answer_as_in_etcd() {
+    let member = Member::start().await;
+    let all = "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner excluded: ok\nok\n";
+    for (method, path, status, body) in [
+        ("GET", "/health", 200, "{\"health\":\"true\",\"reason\":\"\"}"),
+        ("GET", "/health?serializable=true", 200, "{\"health\":\"true\",\"reason\":\"\"}"),
+        ("POST", "/health", 405, "Method Not Allowed\n"),
+        ("GET", "/livez", 200, "ok\n"),
+        ("GET", "/livez?verbose", 200, "[+]serializable_read ok\nok\n"),
+        ("GET", "/readyz?verbose&exclude=non_learner", 200, all),
+        ("GET", "/readyz/linearizable_read", 200, "ok\n"),
+        ("GET", "/readyz/unknown", 404, "404 page not found\n"),
+        ("GET", "/unknown", 404, "404 page not found\n"),
+    ] {
+        assert_eq!(ask(&member, method, path, "").await, (status, body.to_owned()), "{method} {path}");
+    }
+    let (_, version) = ask(&member, "GET", "/version", "").await;
+    assert!(version.starts_with(&format!("{{\"etcdserver\":\"{}\"", store::VERSION)), "{version}");
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_store_is_unhealthy_unless_that_is_excluded() {
+    let member = Member::start_with(|config| config.quota_backend_bytes = 1).await;
+    member.try_put("k").await.unwrap_err();
+    let (status, body) = ask(&member, "GET", "/health", "").await;
+    assert_eq!((status, body.as_str()), (503, "{\"health\":\"false\",\"reason\":\"ALARM NOSPACE\"}"));
+    assert_eq!(ask(&member, "GET", "/health?exclude=NOSPACE", "").await.0, 200);
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_have_the_names_that_dashboards_use() {
+    let member = Member::start().await;
+    member.put("k", "v").await;
+    let (_, page) = ask(&member, "GET", "/metrics", "").await;
+    for line in [
+        "etcd_server_has_leader 1",
+        "etcd_server_is_leader 1",
+        "etcd_debugging_mvcc_current_revision 2",
+        "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line}\n{page}");
+    }
+    for name in [
+        "etcd_server_leader_changes_seen_total",
+        "etcd_server_proposals_pending",
+        "etcd_server_proposals_failed_total",
+        "etcd_server_proposals_committed_total",
+        "etcd_server_proposals_applied_total",
+        "etcd_disk_wal_fsync_duration_seconds_bucket",
+        "etcd_disk_backend_commit_duration_seconds_bucket",
+        "etcd_mvcc_db_total_size_in_bytes",
+        "etcd_mvcc_db_total_size_in_use_in_bytes",
+        "etcd_server_quota_backend_bytes",
+        "etcd_network_client_grpc_sent_bytes_total",
+        "etcd_network_client_grpc_received_bytes_total",
+        "process_resident_memory_bytes",
+    ] {
+        assert!(page.lines().any(|line| line.starts_with(name)), "{name}");
+    }
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn the_gateway_speaks_json() {
+    let member = Member::start().await;
+    let (status, body) = ask(&member, "POST", "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#).await;
+    assert!(status == 200 && body.contains("\"revision\":\"2\""), "{status} {body}");
+    let (_, body) = ask(&member, "POST", "/v3beta/kv/range", r#"{"key":"Zm9v"}"#).await;
+    let kv = r#""kvs":[{"key":"Zm9v","create_revision":"2","mod_revision":"2","version":"1","value":"YmFy"}],"count":"1"}"#;
+    assert!(body.ends_with(kv), "{body}");
+    for (method, path, request, status, answer) in [
+        (
+            "POST",
+            "/v3/kv/range",
+            "{}",
+            400,
+            r#"{"code":3,"message":"etcdserver: key is not provided","details":[]}"#,
+        ),
+        ("POST", "/v3/kv/nothing", "{}", 404, r#"{"code":5,"message":"Not Found","details":[]}"#),
+        ("GET", "/v3/kv/range", "", 405, "Method Not Allowed\n"),
+    ] {
+        assert_eq!(
+            ask(&member, method, path, request).await,
+            (status, answer.to_owned()),
+            "{path} {request}"
+        );
+    }
+    assert_eq!(ask(&member, "POST", "/v3/kv/range", "junk").await.0, 400);
+
+    let request = r#"{"create_request":{"key":"Zm9v","start_revision":"2"}}"#;
+    let mut lines = BufReader::new(open(&member, "POST", "/v3/watch", request).await).lines();
+    let mut line = async |part: &str| loop {
+        let line = lines.next_line().await.unwrap().unwrap();
+        if line.contains(part) {
+            break line;
+        }
+    };
+    line(r#""created":true"#).await;
+    line(r#""events":[{"kv":{"key":"Zm9v","create_revision":"2""#).await;
+    member.put("foo", "again").await;
+    line(r#""mod_revision":"3""#).await;
+    member.stop().await;
+}
