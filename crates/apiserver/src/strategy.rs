@@ -93,8 +93,11 @@ pub(crate) fn prepare_update(stored: &Resource, part: Part, new: &mut Value, old
             namespace::set_finalizers(new, finalizers);
         }
         Part::Binding => {}
+        Part::EphemeralContainers => pod::keep_all_but_ephemeral_containers(new, old),
+        Part::Resize => pod::keep_all_but_resources(new, old),
     }
-    let counts = stored.strategy.generation && part == Part::Main;
+    let of_spec = matches!(part, Part::Main | Part::EphemeralContainers | Part::Resize);
+    let counts = stored.strategy.generation && of_spec;
     let generation = meta::of(old).generation();
     if counts && specification(new) != specification(old) {
         meta::of_mut(new).set_generation(generation + 1);

@@ -34,10 +34,13 @@ pub(super) async fn dispatch(call: Call<'_>, verb: &str) -> Result<Response<Body
         ("approval", "get") if built.approval => read::get(call).await,
         ("approval", "update") if built.approval => write::replace(call, Part::Status).await,
         ("approval", "patch") if built.approval => patch::patch_part(call, Part::Status).await,
-        ("ephemeralcontainers" | "resize", "get") if built.ephemeral_containers => read::get(call).await,
+        ("ephemeralcontainers", _) if built.ephemeral_containers => {
+            part_of_pod(call, verb, Part::EphemeralContainers).await
+        }
+        ("resize", _) if built.resize => part_of_pod(call, verb, Part::Resize).await,
         ("eviction", "create") if built.eviction => eviction::evict(call).await,
         ("eviction", _) if built.eviction => not_allowed(),
-        ("token" | "ephemeralcontainers" | "resize", _) => {
+        ("token", _) => {
             let what = format!("{}/{}", resource.plural, call.subresource);
             Err(Status::not_implemented(what))
         }
@@ -46,6 +49,15 @@ pub(super) async fn dispatch(call: Call<'_>, verb: &str) -> Result<Response<Body
             Err(Status::not_implemented(what))
         }
         _ => Err(Status::no_such_resource()),
+    }
+}
+
+async fn part_of_pod(call: Call<'_>, verb: &str, part: Part) -> Result<Response<Body>, Status> {
+    match verb {
+        "get" => read::get(call).await,
+        "update" => write::replace(call, part).await,
+        "patch" => patch::patch_part(call, part).await,
+        _ => Err(Status::method_not_allowed(group_resource(call.resource), verb)),
     }
 }
 

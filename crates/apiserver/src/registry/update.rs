@@ -32,6 +32,10 @@ pub(crate) enum Part {
     Finalize,
     /// `pods/binding`: the server itself sets the node.
     Binding,
+    /// `pods/ephemeralcontainers`: containers for debugging are added.
+    EphemeralContainers,
+    /// `pods/resize`: only the resources of containers.
+    Resize,
 }
 
 /// How the new object comes about.
@@ -181,6 +185,8 @@ impl Registry {
             }
             // Their own checks were made where the edit was (strategy/pod.rs).
             Part::Binding => Vec::new(),
+            Part::EphemeralContainers => strategy::pod::check_ephemeral_containers(&new, old.value()),
+            Part::Resize => strategy::pod::check_resize(&new),
             Part::Main | Part::Finalize => {
                 validate::update(resource, &from_storage(resource, new.clone()), shown.value())
             }
@@ -207,7 +213,9 @@ impl Registry {
         self.admission.validate(self, &attributes, &new).await?;
         let claims = match part {
             Part::Main => self.addresses.claim(self, write, &mut new, Some(old.value())).await?,
-            Part::Status | Part::Finalize | Part::Binding => Claims::default(),
+            Part::Status | Part::Finalize | Part::Binding | Part::EphemeralContainers | Part::Resize => {
+                Claims::default()
+            }
         };
         match strategy::ends_with_last_finalizer(stored, &new) {
             true => Ok((Next::Remove(new), claims)),

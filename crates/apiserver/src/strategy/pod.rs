@@ -2,10 +2,12 @@
 //!
 //! Rules and texts are upstream's (`pkg/registry/core/pod/{strategy.go,storage/storage.go}`).
 
+use apimachinery::quantity::Quantity;
 use apimachinery::status::{FieldError, GroupResource, Path, Status};
 use apimachinery::{Value, meta, time};
 use serde_json::json;
 
+const EPHEMERAL: &str = "ephemeralContainers";
 /// Source: upstream core/v1 `DefaultTerminationGracePeriodSeconds`.
 const GRACE_PERIOD_S: i64 = 30;
 /// Ten years: longer than any pod means, and far from where times overflow.
@@ -98,6 +100,99 @@ pub(crate) fn check_binding(binding: &Value) -> Vec<FieldError> {
     }
     if text(binding, "target", "name").is_empty() {
         errors.push(FieldError::required(&target.child("name"), ""));
+    }
+    errors
+}
+
+/// What `pods/ephemeralcontainers` may change.
+pub(super) fn keep_all_but_ephemeral_containers(new: &mut Value, old: &Value) {
+    let sent = new.get("spec").and_then(|spec| spec.get(EPHEMERAL)).cloned();
+    *new = old.clone();
+    match sent {
+        Some(sent) => super::fields_of(new, "spec").insert(EPHEMERAL.to_owned(), sent),
+        None => super::fields_of(new, "spec").shift_remove(EPHEMERAL),
+    };
+}
+
+/// Containers for debugging are added with a name of their own, and then stay as they are.
+pub(crate) fn check_ephemeral_containers(new: &Value, old: &Value) -> Vec<FieldError> {
+    let spec = Path::new("spec");
+    let path = spec.child(EPHEMERAL);
+    let mut errors = Vec::new();
+    let name =
+        |container: &Value| container.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut taken: Vec<String> = ["containers", "initContainers"]
+        .iter()
+        .flat_map(|field| list(new, "spec", field).map(name))
+        .collect();
+    for (index, container) in list(new, "spec", EPHEMERAL).enumerate() {
+        let at = path.index(index);
+        let name = name(container);
+        if name.is_empty() {
+            errors.push(FieldError::required(&at.child("name"), ""));
+        } else if taken.contains(&name) {
+            errors.push(FieldError::duplicate(&at.child("name"), name.clone()));
+        }
+        if container.get("image").and_then(Value::as_str).unwrap_or_default().is_empty() {
+            errors.push(FieldError::required(&at.child("image"), ""));
+        }
+        taken.push(name);
+    }
+    for known in list(old, "spec", EPHEMERAL) {
+        let kept = list(new, "spec", EPHEMERAL).find(|container| container.get("name") == known.get("name"));
+        let what = match kept {
+            Some(kept) if kept == known => continue,
+            Some(_) => "changed",
+            None => "removed",
+        };
+        let why = format!("existing ephemeral containers \"{}\" may not be {what}\n", name(known));
+        errors.push(FieldError::forbidden(&path, why));
+    }
+    errors
+}
+
+/// What `pods/resize` may change.
+pub(super) fn keep_all_but_resources(new: &mut Value, old: &Value) {
+    let mut kept = old.clone();
+    for field in ["containers", "initContainers"] {
+        let containers =
+            kept.get_mut("spec").and_then(|spec| spec.get_mut(field)).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let sent = list(new, "spec", field).find(|sent| sent.get("name") == container.get("name"));
+            let Some(sent) = sent else { continue };
+            for part in ["resources", "resizePolicy"] {
+                super::copy(container, sent, part);
+            }
+        }
+    }
+    *new = kept;
+}
+
+/// A request above its limit is no size; and a finished pod has none to change.
+pub(crate) fn check_resize(new: &Value) -> Vec<FieldError> {
+    let spec = Path::new("spec");
+    let path = spec.child("containers");
+    let mut errors = Vec::new();
+    if matches!(text(new, "status", "phase"), "Succeeded" | "Failed") {
+        errors.push(FieldError::forbidden(&spec, "Pod running in unsupported state may not be updated"));
+    }
+    for (index, container) in list(new, "spec", "containers").enumerate() {
+        let at = path.index(index);
+        let resources = at.child("resources");
+        let requests = container.get("resources").and_then(|resources| resources.get("requests"));
+        for (name, request) in requests.and_then(Value::as_object).into_iter().flatten() {
+            let limit = container.get("resources").and_then(|resources| resources.get("limits")?.get(name));
+            let over = match (Quantity::from_value(request), limit.map(Quantity::from_value)) {
+                (Ok(request), Some(Ok(limit))) => request > limit,
+                (Ok(_), None) => false,
+                _ => true,
+            };
+            if over {
+                let shown = limit.and_then(Value::as_str).unwrap_or_default();
+                let why = format!("must be less than or equal to {name} limit of {shown}");
+                errors.push(FieldError::invalid(&resources.child("requests"), request.clone(), why));
+            }
+        }
     }
     errors
 }

@@ -512,3 +512,35 @@ async fn an_eviction_deletes_unless_a_budget_forbids_it() {
     assert_eq!(evict("c").await.code, 201);
     assert_eq!(names(&server.get(PODS).await.json()), ["b"]);
 }
+
+#[tokio::test]
+async fn debug_containers_and_sizes_of_a_pod_change_through_paths_of_their_own() {
+    let server = start().await;
+    server.post(PODS, &pod("a")).await;
+    let path = format!("{PODS}/a");
+    let debug = json!({"spec": {"ephemeralContainers": [{"name": "debug", "image": "d"}]}});
+    assert_eq!(server.patch("strategic-merge", &path, &debug).await.code, 422);
+    let added = server.patch("strategic-merge", &format!("{path}/ephemeralcontainers"), &debug).await;
+    assert_eq!(
+        (added.code, &added.json()["spec"]["ephemeralContainers"][0]["name"]),
+        (200, &json!("debug")),
+        "{:?}",
+        added.bytes
+    );
+    assert_eq!(added.json()["metadata"]["generation"], 2);
+    let removed = server
+        .patch(
+            "merge",
+            &format!("{path}/ephemeralcontainers"),
+            &json!({"spec": {"ephemeralContainers": null}}),
+        )
+        .await;
+    assert_eq!(removed.code, 422, "{:?}", removed.bytes);
+    let size = json!({"spec": {"containers": [{"name": "c", "image": "ignored", "resources": {"requests": {"cpu": "1"}}}]}});
+    let resized = server.patch("strategic-merge", &format!("{path}/resize"), &size).await;
+    assert_eq!(resized.code, 200, "{:?}", resized.bytes);
+    let container = &resized.json()["spec"]["containers"][0];
+    assert_eq!((&container["image"], &container["resources"]["requests"]["cpu"]), (&json!("i"), &json!("1")));
+    let over = json!({"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "500m"}}}]}});
+    assert_eq!(server.patch("strategic-merge", &format!("{path}/resize"), &over).await.code, 422);
+}
