@@ -33,6 +33,8 @@ use crate::{Raft, ids, node_of};
 
 /// Between two attempts to find a leader that takes a proposal or a question.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// How long a successor may take before it is told again.
+const TRANSFER_RETRY: Duration = Duration::from_millis(300);
 /// Log entries that may wait for the disk before proposals are refused.
 const UNWRITTEN_SIZE_BYTES_MAX: u64 = 256 << 20;
 /// Rows that apply may have ahead of the state file before proposals are refused.
@@ -208,10 +210,20 @@ impl Handle {
             return Ok(());
         }
         if inner.transfer(to, inner.config.request_timeout).await {
-            Ok(())
-        } else {
-            Err(MembershipError::LeaderTransferTimeout)
+            return Ok(());
         }
+        // The leader takes no more writes once it has begun to hand over: then somebody who is there must have it.
+        if inner.leads()
+            && let Some(other) = inner.best_successor()
+        {
+            let timeout = Duration::from_millis(inner.config.election_timeout_ms);
+            tracing::warn!(
+                to = format!("{other:x}"),
+                "the asked successor did not take over, another one is told"
+            );
+            inner.transfer(other, timeout).await;
+        }
+        Err(MembershipError::LeaderTransferTimeout)
     }
 
     pub fn leader_watch(&self) -> watch::Receiver<Leadership> {
@@ -229,7 +241,7 @@ impl Handle {
         if self.inner.leads()
             && let Some(to) = self.inner.best_successor()
         {
-            let timeout = Duration::from_millis(self.inner.config.election_timeout_ms * 2);
+            let timeout = Duration::from_millis(self.inner.config.election_timeout_ms);
             if !self.inner.transfer(to, timeout).await {
                 tracing::warn!("leadership was not transferred in time");
             }
@@ -492,31 +504,42 @@ impl Inner {
         }
     }
 
+    /// openraft tells the successor once, and refuses writes from then on; a message that got lost would leave a leader
+    /// that takes nothing. So the successor is told again until somebody else leads.
     async fn transfer(&self, to: u64, timeout: Duration) -> bool {
-        if self.raft.trigger().transfer_leader(to).await.is_err() {
-            return false;
-        }
+        let deadline = Instant::now() + timeout;
+        let me = self.identity.member_id;
         let mut leadership = self.leadership.clone();
-        let moved = leadership.wait_for(|now| now.leader == Some(to));
-        tokio::time::timeout(timeout, moved).await.is_ok_and(|result| result.is_ok())
+        while Instant::now() < deadline {
+            if self.raft.trigger().transfer_leader(to).await.is_err() {
+                return false;
+            }
+            let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != me));
+            let round = deadline.min(Instant::now() + TRANSFER_RETRY);
+            match tokio::time::timeout_at(round, moved).await {
+                Ok(Ok(now)) => return now.leader == Some(to),
+                Ok(Err(_)) => return false,
+                Err(_) => {}
+            }
+        }
+        false
     }
 
-    /// The voter that has most of the log and was heard from lately.
+    /// The voter that has most of the log, among those that are not known to be silent. A leader that has only just been
+    /// elected has heard from nobody yet.
     fn best_successor(&self) -> Option<u64> {
         let receiver = self.raft.metrics();
         let metrics = receiver.borrow_watched();
-        let heard = |id: &u64| {
-            let beats = metrics.heartbeat.as_ref()?;
-            let at = beats.get(id).cloned().flatten()?;
-            (at.into_inner().elapsed() < Duration::from_millis(self.config.election_timeout_ms)).then_some(())
-        };
+        let patience = Duration::from_millis(self.config.election_timeout_ms);
+        let heard_at = |id: &u64| metrics.heartbeat.as_ref()?.get(id).cloned().flatten();
+        let silent = |id: &u64| heard_at(id).is_some_and(|at| at.into_inner().elapsed() > patience);
+        let matched =
+            |id: &u64| metrics.replication.as_ref().and_then(|progress| progress.get(id).copied().flatten());
         metrics
             .membership_config
             .voter_ids()
-            .filter(|id| *id != self.identity.member_id && heard(id).is_some())
-            .max_by_key(|id| {
-                metrics.replication.as_ref().and_then(|progress| progress.get(id).copied().flatten())
-            })
+            .filter(|id| *id != self.identity.member_id && !silent(id))
+            .max_by_key(|id| (heard_at(id).is_some(), matched(id)))
     }
 
     fn status(&self) -> Status {

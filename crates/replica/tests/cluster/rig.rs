@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
 pub(crate) fn free_port() -> u16 {
-    let begin = u16::try_from(std::process::id() % 1_000).unwrap();
+    let begin = u16::try_from(std::process::id() % 20 * 50).unwrap();
     loop {
         let taken = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
         assert!(taken < 1_000, "out of ports");
