@@ -41,6 +41,9 @@ pub(super) struct Stream {
     watches: BTreeMap<i64, Watcher>,
     next_watch_id: i64,
     seen: i64,
+    /// Every event up to here was in the inbox when it was last emptied; `seen` may be ahead of it in the middle of a
+    /// revision.
+    complete: i64,
     /// A progress answer is owed once everything up to this revision was sent.
     progress_owed: Option<i64>,
 }
@@ -68,6 +71,7 @@ impl Stream {
             watches: BTreeMap::new(),
             next_watch_id: 0,
             seen,
+            complete: seen,
             progress_owed: None,
         }
     }
@@ -236,6 +240,7 @@ impl Stream {
                 self.seen = self.seen.max(published).max(lost_upto);
             }
         }
+        self.complete = published;
         self.read_history(&mut out)?;
         for answer in out {
             self.send(answer).await?;
@@ -327,29 +332,30 @@ impl Stream {
     /// Pays a progress answer that is owed; only called when every watch is synced. A watch that waits for a future
     /// revision makes the answer void, as in etcd.
     async fn answer_progress(&mut self) -> Result<(), Gone> {
-        if self.progress_owed.is_none_or(|revision| revision > self.seen) {
+        if self.progress_owed.is_none_or(|revision| revision.max(self.seen) > self.complete) {
             return Ok(());
         }
         self.progress_owed = None;
-        if self.watches.values().any(|watch| watch.start_revision > self.seen) {
+        if self.watches.values().any(|watch| watch.start_revision > self.complete) {
             return Ok(());
         }
-        let header = Some(self.context.header(self.seen));
+        let header = Some(self.context.header(self.complete));
         self.send(pb::WatchResponse { header, watch_id: NO_WATCH, ..Default::default() }).await
     }
 
     /// Tells idle watches that asked for it how far they are.
     async fn tick(&mut self) -> Result<(), Gone> {
-        let seen = self.seen;
+        let complete = self.complete;
         let mut idle = Vec::new();
         for (watch_id, watch) in self.watches.iter_mut().filter(|(_, watch)| watch.progress_notify) {
             let active = std::mem::take(&mut watch.active);
-            if !active && watch.synced && watch.start_revision <= seen {
+            let known = watch.start_revision <= complete && watch.next_revision <= complete + 1;
+            if !active && watch.synced && known {
                 idle.push(*watch_id);
             }
         }
         for watch_id in idle {
-            let header = Some(self.context.header(seen));
+            let header = Some(self.context.header(complete));
             self.send(pb::WatchResponse { header, watch_id, ..Default::default() }).await?;
         }
         Ok(())
