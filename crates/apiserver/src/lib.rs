@@ -6,31 +6,31 @@
 //! Not here: the store, the types of the kinds (`apimachinery`), scheduling, controllers.
 
 // The way of a request, in order.
-pub mod command;
-mod flags;
-mod config;
-mod tls;
-mod server;
-mod chain;
-mod request_info;
-mod user;
-mod authn;
 mod audit;
-mod impersonation;
-mod fairness;
-mod cors;
-mod compression;
+mod authn;
 mod authz;
+mod chain;
+pub mod command;
+mod compression;
+mod config;
+mod cors;
+mod fairness;
+mod flags;
+mod impersonation;
+mod request_info;
 mod response;
+mod server;
+mod tls;
+mod user;
 
 // What is answered without the registry.
-mod nonresource;
-mod health;
-mod version;
-mod metrics;
 mod discovery;
+mod health;
+mod metrics;
+mod nonresource;
 mod openapi;
 mod reviews;
+mod version;
 
 // Objects: codecs, admission, registry, storage, feed.
 mod admission;
