@@ -5,7 +5,7 @@
 //! (caches, RBAC) is fed by one watch on the store and can say which revision it has seen.
 //! Not here: the store, the types of the kinds (`apimachinery`), scheduling, controllers.
 
-// The way of a request, in order.
+// The way of a request; chain.rs has its order.
 mod audit;
 mod authn;
 mod authz;
