@@ -1,44 +1,36 @@
 //! What the rest of the process does with a member.
 
+mod leading;
+mod proposals;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mvcc::{Applied, Caller, Command, LeaseExpire, Proposal, Records, Store};
-use openraft::Instant as _;
+use mvcc::{Applied, Caller, Command, Records, Store};
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::{self, Answer, MembershipChange, Question};
+use crate::codec::{Answer, MembershipChange, Question};
 use crate::config::{Config, Member};
 use crate::data_dir::{DataDir, Identity};
 use crate::fatal::{Fatal, FatalReason};
 use crate::flusher::{FlushError, Flusher, FlusherHandle};
 use crate::leadership::{Contact, Leadership};
-use crate::leases::{LeaseRemaining, Leases, ROUND_INTERVAL};
+use crate::leases::{LeaseRemaining, Leases};
 use crate::log_store::LogStore;
 use crate::membership::MembershipError;
 use crate::metrics::{Counters, Metrics};
-use crate::peers::{AskError, Peers};
-use crate::propose::{Abandon, Forwarder, ProposeError, outcome};
-use crate::raft_types::{Membership, Payload};
+use crate::peers::Peers;
+use crate::propose::{Forwarder, ProposeError};
+use crate::raft_types::Membership;
 use crate::read_index::{ReadError, ReadIndex};
 use crate::state::State;
-use crate::waiters::{Refused, Waiters, write_responder};
-use crate::{Raft, ids, node_of};
-
-/// Between two attempts to find a leader that takes a proposal or a question.
-const RETRY_PAUSE: Duration = Duration::from_millis(10);
-/// How long a successor may take before it is told again.
-const TRANSFER_RETRY: Duration = Duration::from_millis(300);
-/// Log entries that may wait for the disk before proposals are refused.
-const UNWRITTEN_SIZE_BYTES_MAX: u64 = 256 << 20;
-/// Rows that apply may have ahead of the state file before proposals are refused.
-const UNFLUSHED_SIZE_BYTES_MAX: usize = 512 << 20;
+use crate::waiters::Waiters;
+use crate::{Raft, ids};
 
 /// A running member. Clones are the same member.
 #[derive(Clone)]
@@ -291,210 +283,6 @@ impl Inner {
         applied.unwrap_or_else(|| judge(self.raft.metrics().borrow_watched().membership_config.membership()))
     }
 
-    /// Apply lags behind commit, or a disk behind what it is given.
-    pub(crate) fn is_overloaded(&self) -> bool {
-        let committed = self.log.committed().map_or(0, |id| id.index + 1);
-        let lag = committed.saturating_sub(self.state.applied_next());
-        lag > self.config.proposals_max as u64
-            || self.log.unwritten_size_bytes() > UNWRITTEN_SIZE_BYTES_MAX
-            || self.state.with_core(|core| core.store.unflushed_size_bytes()) > UNFLUSHED_SIZE_BYTES_MAX
-    }
-
-    async fn propose(&self, caller: Caller, command: Command) -> Result<Applied, ProposeError> {
-        let id = self.waiters.next_id();
-        let proposal = Proposal { id, member: self.identity.member_id, caller, command };
-        let mut bytes = vec![codec::ENTRY_NORMAL];
-        proposal.encode(&mut bytes);
-        // The encoding may be a little larger than the request that the limit speaks of.
-        let limit_bytes = self.config.request_size_bytes_max + 4_096;
-        if bytes.len() > limit_bytes {
-            return Err(ProposeError::TooLarge { size_bytes: bytes.len(), limit_bytes });
-        }
-        if self.shutdown.is_cancelled() {
-            return Err(ProposeError::Stopped);
-        }
-        if self.waiters.waiting() >= self.config.proposals_max || self.is_overloaded() {
-            return Err(ProposeError::TooManyRequests);
-        }
-        let result = self.propose_encoded(id, bytes.into()).await;
-        if result.is_err() {
-            self.waiters.failed.fetch_add(1, Ordering::Relaxed);
-        }
-        result
-    }
-
-    async fn propose_encoded(&self, id: u64, payload: bytes::Bytes) -> Result<Applied, ProposeError> {
-        let started = Instant::now();
-        let deadline = started + self.config.request_timeout;
-        let _gone = Abandon { waiters: &self.waiters, id };
-        loop {
-            let receiver = self.waiters.register(id);
-            self.offer(id, payload.clone(), deadline).await?;
-            match tokio::time::timeout_at(deadline, receiver).await {
-                Ok(Ok(result)) => {
-                    if let Some(result) = outcome(result, started.elapsed()) {
-                        return result;
-                    }
-                    if self.shutdown.is_cancelled() {
-                        return Err(ProposeError::Stopped);
-                    }
-                    if Instant::now() + RETRY_PAUSE >= deadline {
-                        return Err(ProposeError::NoLeader);
-                    }
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-                // The table never drops a waiter without an answer.
-                Ok(Err(_)) => return Err(ProposeError::Stopped),
-                Err(_) => {
-                    let waited = started.elapsed();
-                    return Err(if self.waiters.abandon(id) {
-                        ProposeError::OutcomeUnknown { waited }
-                    } else {
-                        ProposeError::NoLeader
-                    });
-                }
-            }
-        }
-    }
-
-    /// Gives a registered proposal to whoever leads. Errors only while it is in nobody's hands.
-    async fn offer(&self, id: u64, payload: bytes::Bytes, deadline: Instant) -> Result<(), ProposeError> {
-        let leader = match self.known_leader(deadline).await {
-            Some(Ok(leader)) => leader,
-            Some(Err(())) => return Err(ProposeError::Stopped),
-            None => return Err(ProposeError::NoLeader),
-        };
-        if leader != self.identity.member_id {
-            return if self.forwarder.offer(id, payload) {
-                Ok(())
-            } else {
-                Err(ProposeError::TooManyRequests)
-            };
-        }
-        self.waiters.hand_over(id);
-        let responder = write_responder(id, Refused::Local(self.waiters.clone()));
-        match self.raft.client_write_ff(Payload(payload), Some(responder)).await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(ProposeError::Stopped),
-        }
-    }
-
-    /// Waits for a leader to be known. `None`: not before the deadline; `Err`: the member stops.
-    async fn known_leader(&self, deadline: Instant) -> Option<Result<u64, ()>> {
-        if let Some(leader) = self.leadership.borrow().leader {
-            return Some(Ok(leader));
-        }
-        let mut leadership = self.leadership.clone();
-        loop {
-            match tokio::time::timeout_at(deadline, leadership.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Some(Err(())),
-                Err(_) => return None,
-            }
-            if let Some(leader) = leadership.borrow_and_update().leader {
-                return Some(Ok(leader));
-            }
-        }
-    }
-
-    /// Asks the leader, wherever it is, until one answers or the request's time is over.
-    async fn lease(&self, question: &Question) -> Result<Option<LeaseRemaining>, LeaseError> {
-        let timeout = self.config.request_timeout;
-        let deadline = Instant::now() + timeout;
-        while Instant::now() < deadline {
-            let leader = self.leadership.borrow().leader;
-            match leader {
-                Some(id) if id == self.identity.member_id => match self.lease_here(question).await {
-                    Err(LeaseError::NoLeader) => {}
-                    answer => return answer,
-                },
-                Some(id) => {
-                    if let Ok(Answer::Lease(lease)) = self.ask(id, question, deadline).await {
-                        return Ok(lease.map(|(granted_ttl_s, remaining_s)| LeaseRemaining {
-                            granted_ttl_s,
-                            remaining_s,
-                        }));
-                    }
-                }
-                None => {}
-            }
-            if self.shutdown.is_cancelled() {
-                return Err(LeaseError::Stopped);
-            }
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
-        if self.leadership.borrow().leader.is_none() {
-            return Err(LeaseError::NoLeader);
-        }
-        Err(LeaseError::Timeout { waited: timeout })
-    }
-
-    /// Confirms first that this member still leads: a deposed leader must not promise time.
-    pub(crate) async fn lease_here(&self, question: &Question) -> Result<Option<LeaseRemaining>, LeaseError> {
-        if !self.leads() {
-            return Err(LeaseError::NoLeader);
-        }
-        let timeout = self.config.request_timeout;
-        self.read_index.index(true, timeout).await.map_err(|error| match error {
-            ReadError::Stopped => LeaseError::Stopped,
-            ReadError::NoLeader | ReadError::LeaderChanged => LeaseError::NoLeader,
-            ReadError::Timeout { .. } | ReadError::TooManyRequests => LeaseError::Timeout { waited: timeout },
-        })?;
-        let lease = match question {
-            Question::LeaseRenew { id } => self.leases.renew(*id).map(|renewed| {
-                renewed.map(|ttl_s| LeaseRemaining { granted_ttl_s: ttl_s, remaining_s: ttl_s })
-            }),
-            Question::LeaseRemaining { id } => self.leases.remaining(*id),
-            Question::WhoAreYou | Question::Membership(_) => Ok(None),
-        };
-        lease.map_err(|_| LeaseError::NoLeader)
-    }
-
-    async fn ask(&self, id: u64, question: &Question, deadline: Instant) -> Result<Answer, AskError> {
-        let node = node_of(&self.raft, id).ok_or(AskError::TimedOut)?;
-        self.peers.ask(id, &node, question, deadline.saturating_duration_since(Instant::now())).await
-    }
-
-    async fn change_members_anywhere(&self, change: MembershipChange) -> Result<(), MembershipError> {
-        let timeout = self.config.request_timeout;
-        let deadline = Instant::now() + timeout;
-        let question = Question::Membership(change.clone());
-        loop {
-            let leader = match self.known_leader(deadline).await {
-                Some(Ok(leader)) => leader,
-                Some(Err(())) => return Err(MembershipError::Stopped),
-                None => return Err(MembershipError::NoLeader),
-            };
-            let result = if leader == self.identity.member_id {
-                self.change_members(&change).await
-            } else {
-                match self.ask(leader, &question, deadline).await {
-                    Ok(Answer::Changed { index }) => Ok(index),
-                    Ok(Answer::Refused(error)) => Err(error),
-                    Ok(Answer::NotLeader) => Err(MembershipError::NotLeader),
-                    Ok(_) | Err(AskError::TimedOut) => Err(MembershipError::Timeout { waited: timeout }),
-                    Err(AskError::Link(_) | AskError::Refused(_) | AskError::Codec(_)) => {
-                        Err(MembershipError::NotLeader)
-                    }
-                }
-            };
-            match result {
-                Ok(index) => {
-                    let mut applied = self.state.applied_watch();
-                    let applied =
-                        tokio::time::timeout_at(deadline, applied.wait_for(|next| *next > index)).await;
-                    return applied.map(|_| ()).map_err(|_| MembershipError::Timeout { waited: timeout });
-                }
-                Err(MembershipError::NotLeader) if Instant::now() < deadline => {
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-                // A leader is known, but none took the change in time.
-                Err(MembershipError::NotLeader) => return Err(MembershipError::Timeout { waited: timeout }),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
     pub(crate) fn describe(&self) -> Answer {
         Answer::Description {
             cluster_id: self.identity.cluster_id,
@@ -502,44 +290,6 @@ impl Inner {
             leader: self.leadership.borrow().leader,
             members: self.members().into_iter().map(Into::into).collect(),
         }
-    }
-
-    /// openraft tells the successor once, and refuses writes from then on; a message that got lost would leave a leader
-    /// that takes nothing. So the successor is told again until somebody else leads.
-    async fn transfer(&self, to: u64, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
-        let me = self.identity.member_id;
-        let mut leadership = self.leadership.clone();
-        while Instant::now() < deadline {
-            if self.raft.trigger().transfer_leader(to).await.is_err() {
-                return false;
-            }
-            let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != me));
-            let round = deadline.min(Instant::now() + TRANSFER_RETRY);
-            match tokio::time::timeout_at(round, moved).await {
-                Ok(Ok(now)) => return now.leader == Some(to),
-                Ok(Err(_)) => return false,
-                Err(_) => {}
-            }
-        }
-        false
-    }
-
-    /// The voter that has most of the log, among those that are not known to be silent. A leader that has only just been
-    /// elected has heard from nobody yet.
-    fn best_successor(&self) -> Option<u64> {
-        let receiver = self.raft.metrics();
-        let metrics = receiver.borrow_watched();
-        let patience = Duration::from_millis(self.config.election_timeout_ms);
-        let heard_at = |id: &u64| metrics.heartbeat.as_ref()?.get(id).cloned().flatten();
-        let silent = |id: &u64| heard_at(id).is_some_and(|at| at.into_inner().elapsed() > patience);
-        let matched =
-            |id: &u64| metrics.replication.as_ref().and_then(|progress| progress.get(id).copied().flatten());
-        metrics
-            .membership_config
-            .voter_ids()
-            .filter(|id| *id != self.identity.member_id && !silent(id))
-            .max_by_key(|id| (heard_at(id).is_some(), matched(id)))
     }
 
     fn status(&self) -> Status {
@@ -595,29 +345,6 @@ impl Inner {
             state_durable_commit_us_total: load(&flusher.durable_commit_us_total),
             state_rows: load(&flusher.rows),
             unflushed_size_bytes: self.state.with_core(|core| core.store.unflushed_size_bytes()) as u64,
-        }
-    }
-
-    /// Proposes the expiry of leases whose time is over, while this member leads.
-    pub(crate) async fn expire_leases(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut round = tokio::time::interval(ROUND_INTERVAL);
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = round.tick() => {}
-            }
-            let leadership = *self.leadership.borrow();
-            if leadership.leader != Some(self.identity.member_id) {
-                continue;
-            }
-            let ids = self.leases.expired();
-            if ids.is_empty() {
-                continue;
-            }
-            let command = Command::LeaseExpire(LeaseExpire { ids, term: leadership.term });
-            if let Err(error) = self.propose(Caller::System, command).await {
-                tracing::warn!(%error, "expire leases");
-            }
         }
     }
 

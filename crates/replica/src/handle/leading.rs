@@ -1,0 +1,192 @@
+//! What only the leader can do: lease time, member changes, handing over. Other members ask it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mvcc::{Caller, Command, LeaseExpire};
+use openraft::Instant as _;
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Inner, LeaseError};
+use crate::codec::{Answer, MembershipChange, Question};
+use crate::leases::{LeaseRemaining, ROUND_INTERVAL};
+use crate::membership::MembershipError;
+use crate::node_of;
+use crate::peers::AskError;
+use crate::read_index::ReadError;
+
+/// Between two attempts to find a leader that answers.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// How long a successor may take before it is told again.
+const TRANSFER_RETRY: Duration = Duration::from_millis(300);
+
+impl Inner {
+    /// Asks the leader, wherever it is, until one answers or the request's time is over.
+    pub(crate) async fn lease(&self, question: &Question) -> Result<Option<LeaseRemaining>, LeaseError> {
+        let timeout = self.config.request_timeout;
+        let deadline = Instant::now() + timeout;
+        while Instant::now() < deadline {
+            let leader = self.leadership.borrow().leader;
+            match leader {
+                Some(id) if id == self.identity.member_id => match self.lease_here(question).await {
+                    Err(LeaseError::NoLeader) => {}
+                    answer => return answer,
+                },
+                Some(id) => {
+                    if let Ok(Answer::Lease(lease)) = self.ask(id, question, deadline).await {
+                        return Ok(lease.map(|(granted_ttl_s, remaining_s)| LeaseRemaining {
+                            granted_ttl_s,
+                            remaining_s,
+                        }));
+                    }
+                }
+                None => {}
+            }
+            if self.shutdown.is_cancelled() {
+                return Err(LeaseError::Stopped);
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+        if self.leadership.borrow().leader.is_none() {
+            return Err(LeaseError::NoLeader);
+        }
+        Err(LeaseError::Timeout { waited: timeout })
+    }
+
+    /// Confirms first that this member still leads: a deposed leader must not promise time.
+    pub(crate) async fn lease_here(&self, question: &Question) -> Result<Option<LeaseRemaining>, LeaseError> {
+        if !self.leads() {
+            return Err(LeaseError::NoLeader);
+        }
+        let timeout = self.config.request_timeout;
+        self.read_index.index(true, timeout).await.map_err(|error| match error {
+            ReadError::Stopped => LeaseError::Stopped,
+            ReadError::NoLeader | ReadError::LeaderChanged => LeaseError::NoLeader,
+            ReadError::Timeout { .. } | ReadError::TooManyRequests => LeaseError::Timeout { waited: timeout },
+        })?;
+        let lease = match question {
+            Question::LeaseRenew { id } => self.leases.renew(*id).map(|renewed| {
+                renewed.map(|ttl_s| LeaseRemaining { granted_ttl_s: ttl_s, remaining_s: ttl_s })
+            }),
+            Question::LeaseRemaining { id } => self.leases.remaining(*id),
+            Question::WhoAreYou | Question::Membership(_) => Ok(None),
+        };
+        lease.map_err(|_| LeaseError::NoLeader)
+    }
+
+    pub(crate) async fn ask(
+        &self,
+        id: u64,
+        question: &Question,
+        deadline: Instant,
+    ) -> Result<Answer, AskError> {
+        let node = node_of(&self.raft, id).ok_or(AskError::TimedOut)?;
+        self.peers.ask(id, &node, question, deadline.saturating_duration_since(Instant::now())).await
+    }
+
+    pub(crate) async fn change_members_anywhere(
+        &self,
+        change: MembershipChange,
+    ) -> Result<(), MembershipError> {
+        let timeout = self.config.request_timeout;
+        let deadline = Instant::now() + timeout;
+        let question = Question::Membership(change.clone());
+        loop {
+            let leader = match self.known_leader(deadline).await {
+                Some(Ok(leader)) => leader,
+                Some(Err(())) => return Err(MembershipError::Stopped),
+                None => return Err(MembershipError::NoLeader),
+            };
+            let result = if leader == self.identity.member_id {
+                self.change_members(&change).await
+            } else {
+                match self.ask(leader, &question, deadline).await {
+                    Ok(Answer::Changed { index }) => Ok(index),
+                    Ok(Answer::Refused(error)) => Err(error),
+                    Ok(Answer::NotLeader) => Err(MembershipError::NotLeader),
+                    Ok(_) | Err(AskError::TimedOut) => Err(MembershipError::Timeout { waited: timeout }),
+                    Err(AskError::Link(_) | AskError::Refused(_) | AskError::Codec(_)) => {
+                        Err(MembershipError::NotLeader)
+                    }
+                }
+            };
+            match result {
+                Ok(index) => {
+                    let mut applied = self.state.applied_watch();
+                    let applied =
+                        tokio::time::timeout_at(deadline, applied.wait_for(|next| *next > index)).await;
+                    return applied.map(|_| ()).map_err(|_| MembershipError::Timeout { waited: timeout });
+                }
+                Err(MembershipError::NotLeader) if Instant::now() < deadline => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                // A leader is known, but none took the change in time.
+                Err(MembershipError::NotLeader) => return Err(MembershipError::Timeout { waited: timeout }),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// openraft tells the successor once, and refuses writes from then on; a message that got lost would leave a leader
+    /// that takes nothing. So the successor is told again until somebody else leads.
+    pub(crate) async fn transfer(&self, to: u64, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let me = self.identity.member_id;
+        let mut leadership = self.leadership.clone();
+        while Instant::now() < deadline {
+            if self.raft.trigger().transfer_leader(to).await.is_err() {
+                return false;
+            }
+            let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != me));
+            let round = deadline.min(Instant::now() + TRANSFER_RETRY);
+            match tokio::time::timeout_at(round, moved).await {
+                Ok(Ok(now)) => return now.leader == Some(to),
+                Ok(Err(_)) => return false,
+                Err(_) => {}
+            }
+        }
+        false
+    }
+
+    /// The voter that has most of the log, among those that are not known to be silent. A leader that has only just been
+    /// elected has heard from nobody yet.
+    pub(crate) fn best_successor(&self) -> Option<u64> {
+        let receiver = self.raft.metrics();
+        let metrics = receiver.borrow_watched();
+        let patience = Duration::from_millis(self.config.election_timeout_ms);
+        let heard_at = |id: &u64| metrics.heartbeat.as_ref()?.get(id).cloned().flatten();
+        let silent = |id: &u64| heard_at(id).is_some_and(|at| at.into_inner().elapsed() > patience);
+        let matched =
+            |id: &u64| metrics.replication.as_ref().and_then(|progress| progress.get(id).copied().flatten());
+        metrics
+            .membership_config
+            .voter_ids()
+            .filter(|id| *id != self.identity.member_id && !silent(id))
+            .max_by_key(|id| (heard_at(id).is_some(), matched(id)))
+    }
+
+    /// Proposes the expiry of leases whose time is over, while this member leads.
+    pub(crate) async fn expire_leases(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut round = tokio::time::interval(ROUND_INTERVAL);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = round.tick() => {}
+            }
+            let leadership = *self.leadership.borrow();
+            if leadership.leader != Some(self.identity.member_id) {
+                continue;
+            }
+            let ids = self.leases.expired();
+            if ids.is_empty() {
+                continue;
+            }
+            let command = Command::LeaseExpire(LeaseExpire { ids, term: leadership.term });
+            if let Err(error) = self.propose(Caller::System, command).await {
+                tracing::warn!(%error, "expire leases");
+            }
+        }
+    }
+}
