@@ -57,7 +57,10 @@ impl System {
             .output()
             .with_context(|| format!("{name}: cannot run {}", program.display()))?;
         ensure!(output.status.success(), "{name}: {} --version: {}", program.display(), output.status);
-        let version = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or("unknown").to_owned();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let Some(version) = text.lines().next().map(str::to_owned) else {
+            bail!("{name}: {} {} --version says nothing", program.display(), arguments.join(" "));
+        };
         Ok(System { name, program: program.to_owned(), arguments, version })
     }
 }
@@ -219,6 +222,13 @@ mod tests {
         fs::write(&script, "#!/bin/sh\nexec etcd\n").unwrap();
         let error = System::find("etcd", &script, &[]).err().unwrap();
         assert!(error.to_string().contains("is a script"), "{error}");
+    }
+
+    /// `true` ignores its arguments and succeeds.
+    #[test]
+    fn a_program_without_a_version_is_refused() {
+        let error = System::find("ours", Path::new("/bin/true"), &["store"]).err().unwrap();
+        assert!(error.to_string().contains("says nothing"), "{error}");
     }
 
     #[test]
