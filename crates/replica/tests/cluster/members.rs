@@ -1,6 +1,6 @@
 //! Adding, promoting, changing and removing members.
 
-use replica::{FatalReason, Identity, MembershipError, cluster_id, discover};
+use replica::{FatalReason, Handle, Identity, Member, MembershipError, cluster_id, discover};
 use std::time::Duration;
 
 use crate::rig::{Cluster, Node, eventually, free_port, get, put, url};
@@ -26,6 +26,19 @@ async fn join(cluster: &Cluster, port: u16, name: &str) -> Node {
     Node::start(config).await.unwrap()
 }
 
+/// The leader may not have heard yet how far the learner is.
+async fn promoted(handle: &Handle, id: u64) -> Vec<Member> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        match handle.promote_member(id).await {
+            Err(MembershipError::LearnerNotReady) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            result => return result.unwrap(),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_learner_joins_is_promoted_when_it_has_caught_up_and_is_removed() {
     let cluster = Cluster::start(3).await;
@@ -49,7 +62,7 @@ async fn a_learner_joins_is_promoted_when_it_has_caught_up_and_is_removed() {
     eventually("the learner to catch up", || (node.handle.status().revision == 101).then_some(())).await;
     assert!(node.handle.status().is_learner);
     assert_eq!(get(&node.handle, "k99").await.as_deref(), Some("x"));
-    let members = cluster.handle(follower).promote_member(learner.id).await.unwrap();
+    let members = promoted(cluster.handle(follower), learner.id).await;
     assert!(members.iter().all(|member| !member.is_learner));
     let refused = cluster.handle(follower).promote_member(learner.id).await;
     assert_eq!(refused, Err(MembershipError::MemberNotLearner));
