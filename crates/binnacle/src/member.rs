@@ -89,7 +89,7 @@ impl Running {
         let (routes, store_ended) = start_store(&plan, shutdown.clone(), ended.clone()).await?;
         let client = wire::Client::new(wire::Transport::local(routes));
 
-        let parts = stop.child_token();
+        let parts = ended.child_token(); // a part that ends by itself takes the others along
         let config = apiserver_config(&plan, pki, log_dir)?;
         let tls = apiserver::server_config(&config).context("cannot use the API server's certificate")?;
         let api = apiserver::start(config, client, parts.clone()).await?;

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+#[expect(clippy::unwrap_used, reason = "the binary was just built")]
 fn run(arguments: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_binnacle")).args(arguments).output().unwrap();
     let text =

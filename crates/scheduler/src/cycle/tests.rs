@@ -7,6 +7,9 @@ use serde_json::json;
 
 use super::*;
 
+/// Node, total, and per plugin its score and weight.
+type Line<'a> = (&'a str, i64, Vec<(&'a str, i64, i64)>);
+
 fn node(name: &str, cpu: &str, memory: &str) -> Value {
     json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
            "status": {"allocatable": {"cpu": cpu, "memory": memory, "pods": "110"}}})
@@ -44,7 +47,7 @@ fn the_emptier_node_wins_and_each_total_is_the_sum_of_its_lines() {
     let cache = cluster(&[node("n1", "4", "8Gi"), node("n2", "4", "8Gi")], &[busy]);
     let cycle = decide(&cache, &pod("app", "1", "2Gi"));
     assert_eq!(cycle.chosen.as_deref(), Some("n2"));
-    let lines: Vec<(&str, i64, Vec<(&str, i64, i64)>)> = cycle
+    let lines: Vec<Line<'_>> = cycle
         .verdicts
         .iter()
         .map(|verdict| match &verdict.outcome {
