@@ -21,6 +21,9 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(15);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Between the campaigns of members that started at the same time.
 const RANK_DELAY: Duration = Duration::from_millis(60);
+/// A campaign that has not made a leader after this, and a random time on top, is repeated.
+const REMATCH_AFTER: Duration = Duration::from_millis(250);
+const REMATCH_MS_MAX: u64 = 250;
 const MEMBERS_INTERVAL: Duration = Duration::from_millis(200);
 /// A removed member goes on for this long, so that the others learn of the removal from it if it leads.
 const REMOVED_PATIENCE: Duration = Duration::from_secs(1);
@@ -60,18 +63,22 @@ async fn elect_early(inner: &Inner) {
         return;
     }
     let deadline = Instant::now() + Duration::from_millis(inner.config.election_timeout_ms);
-    while Instant::now() < deadline {
+    let leaderless = || inner.raft.metrics().borrow_watched().current_leader.is_none();
+    let mut pause = RANK_DELAY * u32::try_from(rank).unwrap_or(0);
+    while Instant::now() < deadline && leaderless() {
         let answers = voters.iter().filter(|id| **id != me).map(|id| answers(inner, *id));
         let reachable = join_all(answers).await.into_iter().filter(|answers| *answers).count();
-        if reachable + 1 > voters.len() / 2 {
-            tokio::time::sleep(RANK_DELAY * u32::try_from(rank).unwrap_or(0)).await;
-            let leaderless = inner.raft.metrics().borrow_watched().current_leader.is_none();
-            if leaderless {
-                let _ = inner.raft.trigger().elect(inner.config.pre_vote).await;
-            }
+        if reachable < voters.len() / 2 {
+            tokio::time::sleep(PROBE_INTERVAL).await;
+            continue;
+        }
+        tokio::time::sleep(pause).await;
+        if leaderless() && inner.raft.trigger().elect(inner.config.pre_vote).await.is_err() {
             return;
         }
-        tokio::time::sleep(PROBE_INTERVAL).await;
+        // A slow disk may have let everybody vote for itself; then it needs luck, as in any election.
+        pause = Duration::from_millis(rand::random_range(0..REMATCH_MS_MAX));
+        tokio::time::sleep(REMATCH_AFTER).await;
     }
 }
 
