@@ -26,7 +26,7 @@ pub struct Config {
 
 /// Runs until `shutdown`.
 pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
-    let lease = LeaderConfig::new("kube-system", "kube-controller-manager", &config.identity);
+    let lease = LeaderConfig::new("kube-system", "binnacle-controllers", &config.identity);
     let elector = LeaderElector::new(&client, lease);
     elector.run(shutdown, |term| lead(client.clone(), config.clone(), term)).await;
 }
