@@ -1,0 +1,203 @@
+//! `lease grant`, `revoke`, `timetolive`, `list` and `keep-alive`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use wire::etcdserverpb::{
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse, ResponseHeader,
+};
+
+use super::unknown;
+use crate::{
+    failure::Failure,
+    fields::Fields,
+    flags::Line,
+    json, output,
+    session::{Format, Session},
+    text,
+};
+
+pub(crate) async fn run(session: &Session, subcommand: &str, line: &Line) -> Result<(), Failure> {
+    match subcommand {
+        "grant" => grant(session, line).await,
+        "revoke" => revoke(session, line).await,
+        "timetolive" => time_to_live(session, line).await,
+        "list" => list(session).await,
+        "keep-alive" => keep_alive(session, line).await,
+        other => Err(unknown("lease", other)),
+    }
+}
+
+/// etcdctl prints these answers from its own structs: the header is not nested.
+fn flat(header: Option<&ResponseHeader>, rest: &str) -> String {
+    let header = json::message("etcdserverpb.ResponseHeader", &header.cloned().unwrap_or_default());
+    let header = header.trim_start_matches('{').trim_end_matches('}');
+    let comma = if header.is_empty() { "" } else { "," };
+    format!("{{{header}{comma}{rest}}}")
+}
+
+fn print(session: &Session, fields: Fields, json: String, simple: impl FnOnce()) -> Result<(), Failure> {
+    match session.options.format {
+        Format::Simple => simple(),
+        Format::Json => output::line(json),
+        Format::Fields => output::raw(fields.text.as_bytes()),
+        Format::Table => return Err(Failure::table_unsupported()),
+    }
+    Ok(())
+}
+
+fn parse_id(text: &str) -> Result<i64, Failure> {
+    text::parse_i64(text, 16)
+        .map_err(|reason| Failure::arguments(format!("bad lease ID arg ({reason}), expecting ID in Hex")))
+}
+
+async fn grant(session: &Session, line: &Line) -> Result<(), Failure> {
+    let [ttl] = line.words.as_slice() else {
+        return Err(Failure::arguments("lease grant command needs TTL argument"));
+    };
+    let ttl = text::parse_i64(ttl, 10).map_err(|reason| Failure::arguments(format!("bad TTL ({reason})")))?;
+    let mut client = session.client.lease.clone();
+    let answer = session.call(client.lease_grant(session.ask(LeaseGrantRequest { ttl, id: 0 }))).await;
+    let answer =
+        answer.map_err(|failure| Failure::error(format!("failed to grant lease ({})", failure.text)))?;
+    let mut fields = Fields::default();
+    fields.header(answer.header.as_ref());
+    fields.value("ID", answer.id);
+    fields.value("TTL", answer.ttl);
+    let error = json::string(&answer.error);
+    let json = flat(
+        answer.header.as_ref(),
+        &format!("\"ID\":{},\"TTL\":{},\"Error\":{error}", answer.id, answer.ttl),
+    );
+    print(session, fields, json, || {
+        output::line(format!("lease {:016x} granted with TTL({}s)", answer.id, answer.ttl));
+    })
+}
+
+async fn revoke(session: &Session, line: &Line) -> Result<(), Failure> {
+    let [id] = line.words.as_slice() else {
+        return Err(Failure::arguments("lease revoke command needs 1 argument"));
+    };
+    let id = parse_id(id)?;
+    let mut client = session.client.lease.clone();
+    let answer = session.call(client.lease_revoke(session.ask(LeaseRevokeRequest { id }))).await;
+    let answer =
+        answer.map_err(|failure| Failure::error(format!("failed to revoke lease ({})", failure.text)))?;
+    session.show(
+        "LeaseRevokeResponse",
+        &answer,
+        |fields, answer| fields.header(answer.header.as_ref()),
+        |_| {
+            output::line(format!("lease {id:016x} revoked"));
+        },
+    )
+}
+
+async fn time_to_live(session: &Session, line: &Line) -> Result<(), Failure> {
+    let [id] = line.words.as_slice() else {
+        return Err(Failure::arguments("lease timetolive command needs lease ID as argument"));
+    };
+    let (id, keys) = (parse_id(id)?, line.has("keys"));
+    let mut client = session.client.lease.clone();
+    let request = LeaseTimeToLiveRequest { id, keys };
+    let answer = match session.call(client.lease_time_to_live(session.ask(request))).await {
+        // Like etcd's client: a lease that is not there has a TTL of -1.
+        Err(failure) if failure.text == "etcdserver: requested lease not found" => {
+            LeaseTimeToLiveResponse { id, ttl: -1, ..Default::default() }
+        }
+        other => other?,
+    };
+    let mut fields = Fields::default();
+    fields.header(answer.header.as_ref());
+    fields.value("ID", answer.id);
+    fields.value("TTL", answer.ttl);
+    fields.value("GrantedTTL", answer.granted_ttl);
+    answer.keys.iter().for_each(|key| fields.quoted("Key", key));
+    let listed: Vec<String> = answer.keys.iter().map(|key| json::string(&json::base64(key))).collect();
+    let listed = if listed.is_empty() { "null".to_owned() } else { format!("[{}]", listed.join(",")) };
+    let rest = format!(
+        "\"id\":{},\"ttl\":{},\"granted-ttl\":{},\"keys\":{listed}",
+        answer.id, answer.ttl, answer.granted_ttl
+    );
+    let json = flat(answer.header.as_ref(), &rest);
+    print(session, fields, json, || print_time_to_live(&answer, keys))
+}
+
+fn print_time_to_live(answer: &LeaseTimeToLiveResponse, keys: bool) {
+    if answer.granted_ttl == 0 && answer.ttl == -1 {
+        return output::line(format!("lease {:016x} already expired", answer.id));
+    }
+    let mut said = format!(
+        "lease {:016x} granted with TTL({}s), remaining({}s)",
+        answer.id, answer.granted_ttl, answer.ttl
+    )
+    .into_bytes();
+    if keys {
+        said.extend_from_slice(b", attached keys([");
+        said.extend_from_slice(
+            &answer.keys.iter().map(Bytes::as_ref).collect::<Vec<&[u8]>>().join(&b" "[..]),
+        );
+        said.extend_from_slice(b"])");
+    }
+    output::line(said);
+}
+
+async fn list(session: &Session) -> Result<(), Failure> {
+    let mut client = session.client.lease.clone();
+    let answer = session.call(client.lease_leases(session.ask(LeaseLeasesRequest {}))).await?;
+    let mut fields = Fields::default();
+    fields.header(answer.header.as_ref());
+    answer.leases.iter().for_each(|lease| fields.value("ID", lease.id));
+    let listed: Vec<String> = answer.leases.iter().map(|lease| format!("{{\"id\":{}}}", lease.id)).collect();
+    let json = flat(answer.header.as_ref(), &format!("\"leases\":[{}]", listed.join(",")));
+    print(session, fields, json, || {
+        output::line(format!("found {} leases", answer.leases.len()));
+        answer.leases.iter().for_each(|lease| output::line(format!("{:016x}", lease.id)));
+    })
+}
+
+async fn keep_alive(session: &Session, line: &Line) -> Result<(), Failure> {
+    let [id] = line.words.as_slice() else {
+        return Err(Failure::arguments("lease keep-alive command needs lease ID as argument"));
+    };
+    let id = parse_id(id)?;
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let ask = LeaseKeepAliveRequest { id };
+    let closed = || Failure::connection("the stream to the server ended");
+    sender.send(ask).await.map_err(|_| closed())?;
+    let mut client = session.client.lease.clone();
+    let mut answers =
+        session.call(client.lease_keep_alive(session.ask(ReceiverStream::new(receiver)))).await?;
+    loop {
+        let answer = match tokio::time::timeout(session.options.command_timeout, answers.next()).await {
+            Ok(Some(answer)) => answer.map_err(|status| Failure::connection(session.failed(&status).text))?,
+            Ok(None) => return Err(closed()),
+            Err(_) => return Err(Failure::connection("context deadline exceeded")),
+        };
+        if answer.ttl <= 0 {
+            if line.has("once") {
+                return Err(Failure::connection("etcdserver: requested lease not found"));
+            }
+            output::line(format!("lease {id:016x} expired or revoked."));
+            return Ok(());
+        }
+        session.show(
+            "LeaseKeepAliveResponse",
+            &answer,
+            |fields, answer| {
+                fields.header(answer.header.as_ref());
+                fields.value("ID", answer.id);
+                fields.value("TTL", answer.ttl);
+            },
+            |answer| output::line(format!("lease {:016x} keepalived with TTL({})", answer.id, answer.ttl)),
+        )?;
+        if line.has("once") {
+            return Ok(());
+        }
+        let third_ms = u64::try_from(answer.ttl).unwrap_or(1).saturating_mul(1000) / 3;
+        tokio::time::sleep(Duration::from_millis(third_ms.max(1))).await;
+        sender.send(ask).await.map_err(|_| closed())?;
+    }
+}
