@@ -1,3 +1,5 @@
 //! The client command line as a program of its own, to compare with other implementations.
 
-fn main() -> std::process::ExitCode { ctl::command::main(std::env::args_os().skip(1).collect()) }
+fn main() -> std::process::ExitCode {
+    ctl::command::main(std::env::args_os().skip(1).collect())
+}

@@ -9,6 +9,7 @@ const ERROR: u8 = 1;
 const BAD_CONNECTION: u8 = 2;
 const INVALID_INPUT: u8 = 3;
 const BAD_FEATURE: u8 = 4;
+const INTERRUPTED: u8 = 5;
 const BAD_ARGUMENTS: u8 = 128;
 
 /// What ends the program; an empty text prints nothing.
@@ -33,6 +34,10 @@ impl Failure {
 
     pub(crate) fn feature(text: impl Into<String>) -> Failure {
         Failure { code: BAD_FEATURE, text: text.into() }
+    }
+
+    pub(crate) fn interrupted(text: impl Into<String>) -> Failure {
+        Failure { code: INTERRUPTED, text: text.into() }
     }
 
     pub(crate) fn arguments(text: impl Into<String>) -> Failure {

@@ -80,7 +80,7 @@ const STATUS_TITLES: [&str; 10] = [
 ];
 
 fn status_row(endpoint: &str, answer: &StatusResponse) -> Vec<String> {
-    let header = answer.header.clone().unwrap_or_default();
+    let header = answer.header.unwrap_or_default();
     vec![
         endpoint.to_owned(),
         format!("{:x}", header.member_id),

@@ -183,16 +183,14 @@ async fn keep_alive(session: &Session, line: &Line) -> Result<(), Failure> {
             output::line(format!("lease {id:016x} expired or revoked."));
             return Ok(());
         }
-        session.show(
-            "LeaseKeepAliveResponse",
-            &answer,
-            |fields, answer| {
-                fields.header(answer.header.as_ref());
-                fields.value("ID", answer.id);
-                fields.value("TTL", answer.ttl);
-            },
-            |answer| output::line(format!("lease {:016x} keepalived with TTL({})", answer.id, answer.ttl)),
-        )?;
+        let mut fields = Fields::default();
+        fields.header(answer.header.as_ref());
+        fields.value("ID", answer.id);
+        fields.value("TTL", answer.ttl);
+        let json = flat(answer.header.as_ref(), &format!("\"ID\":{},\"TTL\":{}", answer.id, answer.ttl));
+        print(session, fields, json, || {
+            output::line(format!("lease {:016x} keepalived with TTL({})", answer.id, answer.ttl));
+        })?;
         if line.has("once") {
             return Ok(());
         }

@@ -71,6 +71,7 @@ pub(crate) async fn lock(session: &Session, line: &Line) -> Result<(), Failure> 
     let result = match command.split_first() {
         None => {
             output::line(&key);
+            output::line(""); // the key's value
             interrupted().await;
             Ok(())
         }

@@ -75,7 +75,7 @@ fn list_fields(answer: &MemberListResponse) -> String {
 
 /// What `--hex -w json` prints: numbers that are ids become hex strings, and etcdctl's own spelling of `clientURLS`.
 fn hex_json(answer: &MemberListResponse) -> String {
-    let header = answer.header.clone().unwrap_or_default();
+    let header = answer.header.unwrap_or_default();
     let urls = |urls: &[String]| urls.iter().map(|url| json::string(url)).collect::<Vec<_>>().join(",");
     let members = answer.members.iter().map(|member| {
         let name = json::string(&member.name);

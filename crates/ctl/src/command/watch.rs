@@ -32,8 +32,9 @@ pub(crate) async fn run(session: &Session, line: &Line) -> Result<(), Failure> {
     }
     let (sender, receiver) = mpsc::channel(16);
     let mut command = Vec::new();
+    let mut reading = None;
     if line.has("interactive") {
-        tokio::spawn(interactive(sender.clone()));
+        reading = Some(tokio::spawn(interactive(sender.clone())));
     } else {
         let (request, exec) = parse(line)?;
         command = exec;
@@ -42,10 +43,27 @@ pub(crate) async fn run(session: &Session, line: &Line) -> Result<(), Failure> {
     let mut client = session.client.watch.clone();
     let answers = client.watch(session.ask(ReceiverStream::new(receiver))).await;
     let mut answers = answers.map_err(|status| session.failed(&status))?.into_inner();
-    while let Some(answer) = answers.next().await {
+    let ended = async move {
+        match reading {
+            Some(task) => drop(task.await),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(ended);
+    loop {
+        let answer = tokio::select! {
+            biased;
+            answer = answers.next() => answer,
+            () = &mut ended => return Err(Failure::input("error reading watch request line: EOF")),
+        };
+        let Some(answer) = answer else { break };
         let answer = answer.map_err(|status| session.failed(&status))?;
         if answer.canceled {
-            return Err(Failure::error(canceled(&answer)));
+            output::error(&format!("watch was canceled ({})", canceled(&answer)));
+            if session.options.format != Format::Simple {
+                print(session, &answer);
+            }
+            return Err(Failure::interrupted("watch is canceled by the server"));
         }
         if answer.created {
             continue;
@@ -56,7 +74,7 @@ pub(crate) async fn run(session: &Session, line: &Line) -> Result<(), Failure> {
         }
     }
     drop(sender);
-    Err(Failure::error("watch is canceled by the server"))
+    Err(Failure::interrupted("watch is canceled by the server"))
 }
 
 fn create(request: WatchCreateRequest) -> WatchRequest {
@@ -76,7 +94,7 @@ fn parse(line: &Line) -> Result<(WatchCreateRequest, Vec<String>), Failure> {
         [] => (variable("ETCDCTL_WATCH_KEY").ok_or_else(wrong)?, variable("ETCDCTL_WATCH_RANGE_END")),
         [key] => (key.clone(), None),
         [_, _] if prefix => {
-            return Err(Failure::arguments("`range_end` and `--prefix` cannot be set at the same time"));
+            return Err(Failure::arguments("`range_end` and `--prefix` are mutually exclusive"));
         }
         [key, end] => (key.clone(), Some(end.clone())),
         _ => return Err(wrong()),
@@ -129,19 +147,15 @@ fn interactive_line(text: &str) -> Result<Option<WatchRequest>, Failure> {
         "progress" => Ok(Some(WatchRequest {
             request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})),
         })),
-        _ => Err(Failure::arguments("only support watch or progress")),
+        _ => Err(Failure::arguments("only support watch")),
     }
 }
 
-fn canceled(answer: &WatchResponse) -> String {
-    if answer.compact_revision != 0 {
-        return "watch is canceled by the server (etcdserver: mvcc: required revision has been compacted)"
-            .to_owned();
-    }
+fn canceled(answer: &WatchResponse) -> &str {
     match answer.cancel_reason.as_str() {
-        "" => "watch is canceled by the server (etcdserver: mvcc: required revision is a future revision)"
-            .to_owned(),
-        reason => format!("watch is canceled by the server ({reason})"),
+        _ if answer.compact_revision != 0 => "etcdserver: mvcc: required revision has been compacted",
+        "" => "etcdserver: mvcc: required revision is a future revision",
+        reason => reason,
     }
 }
 
@@ -179,10 +193,10 @@ fn print(session: &Session, answer: &WatchResponse) {
 
 /// etcd's Go client wraps the answer in its own struct, whose names are not the wire's.
 fn watch_json(answer: &WatchResponse) -> String {
-    let header = json::message("etcdserverpb.ResponseHeader", &answer.header.clone().unwrap_or_default());
+    let header = json::message("etcdserverpb.ResponseHeader", &answer.header.unwrap_or_default());
     let events: Vec<String> =
         answer.events.iter().map(|event| json::message("mvccpb.Event", event)).collect();
-    let events = if events.is_empty() { "null".to_owned() } else { format!("[{}]", events.join(",")) };
+    let events = format!("[{}]", events.join(","));
     format!(
         "{{\"Header\":{header},\"Events\":{events},\"CompactRevision\":{},\"Canceled\":{},\"Created\":{}}}",
         answer.compact_revision, answer.canceled, answer.created
