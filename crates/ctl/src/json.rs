@@ -92,9 +92,7 @@ mod tests {
     #[test]
     fn a_transaction_prints_as_etcdctl_prints_it() {
         let header = Some(ResponseHeader { revision: 19, ..Default::default() });
-        let put = ResponseOp {
-            response: Some(Response::ResponsePut(PutResponse { header: header.clone(), prev_kv: None })),
-        };
+        let put = ResponseOp { response: Some(Response::ResponsePut(PutResponse { header, prev_kv: None })) };
         let answer = TxnResponse { header, succeeded: true, responses: vec![put] };
         assert_eq!(
             super::message("etcdserverpb.TxnResponse", &answer),
