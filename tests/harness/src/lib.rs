@@ -16,13 +16,16 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("BINNACLE_BIN") {
         return Ok(path.into());
     }
-    let test = std::env::current_exe().context("cannot find the running test")?;
-    let profile = test.ancestors().nth(2).context("the test does not lie in a target folder")?;
-    let path = profile.join("binnacle");
-    if !path.exists() {
-        bail!("{} does not exist: run `cargo build -p binnacle`, or name it in BINNACLE_BIN", path.display());
+    // A test lies in `target/PROFILE/deps`, a program in `target/PROFILE`.
+    let running = std::env::current_exe().context("cannot find the running test")?;
+    let candidates: Vec<PathBuf> =
+        running.ancestors().skip(1).take(2).map(|dir| dir.join("binnacle")).collect();
+    match candidates.iter().find(|path| path.is_file()) {
+        Some(path) => Ok(path.clone()),
+        None => {
+            bail!("no {candidates:?}: run `cargo build -p binnacle`, or name the program in BINNACLE_BIN")
+        }
     }
-    Ok(path)
 }
 
 /// `count` different ports of the loopback interface that were free a moment ago.
