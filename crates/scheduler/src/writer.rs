@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use apimachinery::meta;
 use kubeclient::{Client, Error, EventRecorder, EventType, Patch, RecordedEvent};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -123,7 +122,6 @@ fn now() -> String {
 }
 
 fn condition_message(pod: &Value) -> Option<String> {
-    debug_assert!(!meta::of(pod).name().is_empty(), "an object without a name");
     items(&pod["status"]["conditions"])
         .find(|condition| condition["type"] == "PodScheduled")
         .map(|condition| text(&condition["message"]))

@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// What crates outside `crates/` may use: they see the system as its users do, through its protocols.
-/// `crash` and `simulation` test one layer from inside and name it.
+/// `crash` tests one layer from inside and names it.
 const OUTSIDE: &[&str] = &["wire", "apimachinery", "kubeclient", "harness"];
 const INSIDE_TESTS: &[(&str, &[&str])] =
     &[("crash", &["wal", "mvcc", "replica"]), ("simulation", &["wal", "mvcc", "replica", "store", "wire"])];
