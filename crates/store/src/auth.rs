@@ -7,7 +7,7 @@ pub(crate) mod tokens;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mvcc::{Access, AuthCommand, AuthError, Caller, Command, KeyRange, Operation, Permission};
+use mvcc::{Access, AuthCommand, AuthError, Caller, Command, KeyRange, Permission};
 use tonic::{Request, Response, Status};
 use wire::{
     authpb,
@@ -16,6 +16,7 @@ use wire::{
 
 use crate::{
     context::{Context, Learner},
+    gate::{AuthStatus, Login, RoleGet, RoleList, UserGet, UserList},
     status::{self, Refusal},
 };
 
@@ -88,9 +89,7 @@ impl Auth for AuthService {
         request: Request<pb::AuthStatusRequest>,
     ) -> Result<Response<pb::AuthStatusResponse>, Status> {
         let caller = self.admit(&request)?;
-        self.context.authorize(&caller, Operation::AuthStatus)?;
-        let (enabled, auth_revision) =
-            self.context.handle.read(|store, _| (store.auth_enabled(), store.auth_revision()));
+        let (enabled, auth_revision) = self.context.gate.authorize(&caller, AuthStatus)?.status();
         let header = Some(self.context.header_now());
         Ok(Response::new(pb::AuthStatusResponse { header, enabled, auth_revision }))
     }
@@ -102,7 +101,7 @@ impl Auth for AuthService {
         // No `admit` of the caller: an old token must not hinder getting a new one.
         let pb::AuthenticateRequest { name, password } = request.into_inner();
         self.context.barrier().await?;
-        let (enabled, user) = self.context.handle.read(|store, _| (store.auth_enabled(), store.user(&name)));
+        let (enabled, user) = self.context.gate.authorize(&Caller::Anonymous, Login { name })?.user();
         if !enabled {
             return Err(Refusal::AuthNotEnabled.into());
         }
@@ -146,8 +145,7 @@ impl Auth for AuthService {
         let caller = self.admit(&request)?;
         let name = request.into_inner().name;
         self.context.barrier().await?;
-        self.context.authorize(&caller, Operation::UserGet { name: &name })?;
-        let user = self.context.handle.read(|store, _| store.user(&name));
+        let user = self.context.gate.authorize(&caller, UserGet { name })?.user();
         let user = user.ok_or_else(|| status::auth(AuthError::UserNotFound))?;
         Ok(Response::new(pb::AuthUserGetResponse {
             header: Some(self.context.header_now()),
@@ -161,8 +159,7 @@ impl Auth for AuthService {
     ) -> Result<Response<pb::AuthUserListResponse>, Status> {
         let caller = self.admit(&request)?;
         self.context.barrier().await?;
-        self.context.authorize(&caller, Operation::UserList)?;
-        let users = self.context.handle.read(|store, _| store.users());
+        let users = self.context.gate.authorize(&caller, UserList)?.users();
         Ok(Response::new(pb::AuthUserListResponse { header: Some(self.context.header_now()), users }))
     }
 
@@ -226,8 +223,7 @@ impl Auth for AuthService {
         let caller = self.admit(&request)?;
         let name = request.into_inner().role;
         self.context.barrier().await?;
-        self.context.authorize(&caller, Operation::RoleGet { name: &name })?;
-        let role = self.context.handle.read(|store, _| store.role(&name));
+        let role = self.context.gate.authorize(&caller, RoleGet { name })?.role();
         let role = role.ok_or_else(|| status::auth(AuthError::RoleNotFound))?;
         let perm = role.permissions.into_iter().map(permission_to_wire).collect();
         Ok(Response::new(pb::AuthRoleGetResponse { header: Some(self.context.header_now()), perm }))
@@ -239,8 +235,7 @@ impl Auth for AuthService {
     ) -> Result<Response<pb::AuthRoleListResponse>, Status> {
         let caller = self.admit(&request)?;
         self.context.barrier().await?;
-        self.context.authorize(&caller, Operation::RoleList)?;
-        let roles = self.context.handle.read(|store, _| store.roles());
+        let roles = self.context.gate.authorize(&caller, RoleList)?.roles();
         Ok(Response::new(pb::AuthRoleListResponse { header: Some(self.context.header_now()), roles }))
     }
 

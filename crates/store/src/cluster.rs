@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use mvcc::Operation;
 use tonic::{Request, Response, Status};
 use wire::etcdserverpb::{self as pb, cluster_server::Cluster};
 
 use crate::{
     context::{Context, Learner},
     convert,
-    status::{self, Refusal},
+    gate::{Authorized, MemberChange, MemberList},
+    status::Refusal,
     url::Url,
 };
 
@@ -24,9 +24,9 @@ impl ClusterService {
     }
 
     /// Only those who may change the membership come past this.
-    fn admit_change<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    fn admit_change<T>(&self, request: &Request<T>) -> Result<Authorized<MemberChange>, Status> {
         let caller = self.context.admit(request, Learner::Refuses)?;
-        self.context.authorize(&caller, Operation::MemberChange)
+        self.context.gate.authorize(&caller, MemberChange)
     }
 }
 
@@ -42,11 +42,10 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        self.admit_change(&request)?;
+        let allowed = self.admit_change(&request)?;
         let pb::MemberAddRequest { peer_ur_ls, is_learner } = request.into_inner();
         let urls = checked(peer_ur_ls)?;
-        let (member, members) =
-            self.context.handle.add_member(urls, is_learner).await.map_err(status::membership)?;
+        let (member, members) = allowed.add(urls, is_learner).await?;
         Ok(Response::new(pb::MemberAddResponse {
             header: self.header(),
             member: Some(convert::member(member)),
@@ -58,9 +57,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        self.admit_change(&request)?;
+        let allowed = self.admit_change(&request)?;
         let id = request.into_inner().id;
-        let members = self.context.handle.remove_member(id).await.map_err(status::membership)?;
+        let members = allowed.remove(id).await?;
         Ok(Response::new(pb::MemberRemoveResponse {
             header: self.header(),
             members: convert::members(members),
@@ -71,10 +70,10 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        self.admit_change(&request)?;
+        let allowed = self.admit_change(&request)?;
         let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
         let urls = checked(peer_ur_ls)?;
-        let members = self.context.handle.update_member(id, urls).await.map_err(status::membership)?;
+        let members = allowed.update(id, urls).await?;
         Ok(Response::new(pb::MemberUpdateResponse {
             header: self.header(),
             members: convert::members(members),
@@ -89,8 +88,8 @@ impl Cluster for ClusterService {
         if request.into_inner().linearizable {
             self.context.barrier().await?;
         }
-        self.context.authorize(&caller, Operation::MemberList)?;
-        let members = convert::members(self.context.handle.members());
+        let allowed = self.context.gate.authorize(&caller, MemberList)?;
+        let members = convert::members(allowed.members());
         Ok(Response::new(pb::MemberListResponse { header: self.header(), members }))
     }
 
@@ -98,9 +97,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        self.admit_change(&request)?;
+        let allowed = self.admit_change(&request)?;
         let id = request.into_inner().id;
-        let members = self.context.handle.promote_member(id).await.map_err(status::membership)?;
+        let members = allowed.promote(id).await?;
         Ok(Response::new(pb::MemberPromoteResponse {
             header: self.header(),
             members: convert::members(members),

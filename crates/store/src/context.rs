@@ -1,10 +1,10 @@
-//! What every service of a member shares: the replica, who this member is, and the checks before each request.
+//! What every service of a member shares: the gate to the replica, who this member is, and the checks before each request.
 //!
 //! Not here: what a service does.
 
 use std::{sync::Arc, time::Duration};
 
-use mvcc::{AlarmAction, AlarmCommand, AlarmKind, Caller, Command, Operation, Reply};
+use mvcc::{Caller, Command, Reply};
 use replica::{Handle, Identity, Leadership};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -12,11 +12,7 @@ use tonic::{Extensions, Request, Status, metadata::MetadataMap};
 use wire::etcdserverpb as pb;
 
 use crate::{
-    auth::tokens::Tokens,
-    config::Config,
-    metrics::Metrics,
-    status::{self, Refusal},
-    watch::hub::Hub,
+    auth::tokens::Tokens, config::Config, gate::Gate, metrics::Metrics, status::Refusal, watch::hub::Hub,
 };
 
 /// Who is at the other end of a connection, by its verified certificate; travels in a request's extensions.
@@ -30,9 +26,16 @@ pub(crate) enum Learner {
     Refuses,
 }
 
+/// What the member's own tasks work with: they act for no caller and reach the replica itself.
+#[derive(Clone)]
+pub(crate) struct Own {
+    pub context: Arc<Context>,
+    pub handle: Handle,
+}
+
 /// Shared by all services of this member.
 pub(crate) struct Context {
-    pub handle: Handle,
+    pub gate: Gate,
     pub identity: Identity,
     pub config: Config,
     pub metrics: Metrics,
@@ -44,14 +47,14 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(handle: Handle, config: Config, shutdown: CancellationToken) -> Context {
-        let revision = handle.read(|store, _| store.revision());
+        let gate = Gate::new(handle);
         Context {
-            identity: handle.identity(),
-            leadership: handle.leader_watch(),
+            identity: gate.identity(),
+            leadership: gate.leadership(),
             metrics: Metrics::default(),
-            hub: Hub::new(revision),
+            hub: Hub::new(gate.revision()),
             tokens: Tokens::new(config.auth_token_ttl),
-            handle,
+            gate,
             config,
             shutdown,
         }
@@ -72,7 +75,7 @@ impl Context {
     }
 
     pub(crate) fn revision(&self) -> i64 {
-        self.handle.read(|store, _| store.revision())
+        self.gate.revision()
     }
 
     pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -112,7 +115,7 @@ impl Context {
 
     /// The checks before each request; says who asks.
     pub(crate) fn admit<T>(&self, request: &Request<T>, learner: Learner) -> Result<Caller, Status> {
-        if learner == Learner::Refuses && self.handle.is_learner() {
+        if learner == Learner::Refuses && self.gate.is_learner() {
             return Err(Refusal::Learner.into());
         }
         if wants_leader(request.metadata()) && !self.has_leader() {
@@ -128,7 +131,7 @@ impl Context {
         if token.is_none() && certificate.is_none() {
             return Ok(Caller::Anonymous);
         }
-        self.handle.read(|store, _| {
+        self.gate.identify(|store| {
             if !store.auth_enabled() {
                 return Ok(Caller::Anonymous);
             }
@@ -145,48 +148,14 @@ impl Context {
         })
     }
 
-    pub(crate) fn authorize(&self, caller: &Caller, operation: Operation<'_>) -> Result<(), Status> {
-        self.handle.read(|store, _| store.authorize(caller, operation)).map_err(status::auth)
-    }
-
     /// After this, what this member has applied holds everything acknowledged before the call.
     pub(crate) async fn barrier(&self) -> Result<(), Status> {
-        self.handle.read_barrier().await.map_err(status::read)
+        self.gate.barrier().await
     }
 
     /// Writes through the log. Gives the store's revision after it.
     pub(crate) async fn propose(&self, caller: Caller, command: Command) -> Result<(i64, Reply), Status> {
-        self.check_space(&command).await?;
-        let applied = self.handle.propose(caller, command).await.map_err(status::propose)?;
-        let reply = applied.result.map_err(status::apply)?;
-        Ok((applied.revision, reply))
-    }
-
-    /// Refuses growth beyond the quota, and tells the whole cluster that this member is full.
-    async fn check_space(&self, command: &Command) -> Result<(), Status> {
-        match command {
-            Command::Put(_) | Command::Txn(_) | Command::LeaseGrant(_) => {}
-            Command::Noop
-            | Command::DeleteRange(_)
-            | Command::Compact(_)
-            | Command::LeaseRevoke(_)
-            | Command::LeaseExpire(_)
-            | Command::LeaseCheckpoint(_)
-            | Command::Alarm(_)
-            | Command::Auth(_)
-            | Command::MemberAttributes(_)
-            | Command::ClusterVersion(_) => return Ok(()),
-        }
-        if self.handle.read(|store, _| store.has_space_for(command)) {
-            return Ok(());
-        }
-        let member = self.identity.member_id;
-        tracing::warn!("database space exceeded, raising alarm NOSPACE");
-        let alarm = AlarmCommand { action: AlarmAction::Activate, member, kind: Some(AlarmKind::NoSpace) };
-        if let Err(error) = self.handle.propose(Caller::System, Command::Alarm(alarm)).await {
-            tracing::warn!(%error, "alarm NOSPACE not raised");
-        }
-        Err(Refusal::NoSpace.into())
+        self.gate.authorize(&caller, command)?.propose().await
     }
 }
 

@@ -3,8 +3,6 @@
 pub(crate) mod gateway;
 mod probes;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -12,20 +10,20 @@ use hyper::body::Incoming;
 use tonic::body::Body;
 
 use crate::{
-    CLUSTER_VERSION, STORAGE_VERSION, VERSION, context::Context, metrics, serve::Scope, services::Services,
+    CLUSTER_VERSION, STORAGE_VERSION, VERSION, context::Own, metrics, serve::Scope, services::Services,
 };
 use gateway::Gateway;
 
 #[derive(Clone)]
 pub(crate) struct HttpService {
-    context: Arc<Context>,
+    own: Own,
     gateway: Gateway,
 }
 
 impl HttpService {
-    pub(crate) fn new(context: Arc<Context>, services: Services) -> HttpService {
-        let message_size_bytes_max = context.config.request_size_bytes_max * 2;
-        HttpService { gateway: Gateway::new(services, message_size_bytes_max), context }
+    pub(crate) fn new(own: Own, services: Services) -> HttpService {
+        let message_size_bytes_max = own.context.config.request_size_bytes_max * 2;
+        HttpService { gateway: Gateway::new(services, message_size_bytes_max), own }
     }
 
     pub(crate) async fn answer(&self, request: Request<Incoming>, scope: Scope) -> Response<Body> {
@@ -34,16 +32,16 @@ impl HttpService {
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         match path.as_str() {
             "/health" | "/livez" | "/readyz" | "/metrics" | "/version" if !get => not_allowed("GET"),
-            "/health" => probes::health(&self.context, &query).await,
+            "/health" => probes::health(&self.own, &query).await,
             "/metrics" => {
                 let kind = "text/plain; version=0.0.4; charset=utf-8";
-                answer(StatusCode::OK, kind, metrics::render(&self.context))
+                answer(StatusCode::OK, kind, metrics::render(&self.own))
             }
             _ if path == "/livez" || path.starts_with("/livez/") => {
-                probes::checks(&self.context, probes::LIVE, "/livez", &path, &query).await
+                probes::checks(&self.own, probes::LIVE, "/livez", &path, &query).await
             }
             _ if path == "/readyz" || path.starts_with("/readyz/") => {
-                probes::checks(&self.context, probes::READY, "/readyz", &path, &query).await
+                probes::checks(&self.own, probes::READY, "/readyz", &path, &query).await
             }
             _ if scope == Scope::Metrics => not_found(),
             "/version" => self.version(),
@@ -57,7 +55,7 @@ impl HttpService {
     /// The versions of the program and of what the whole cluster can do.
     fn version(&self) -> Response<Body> {
         let cluster = self
-            .context
+            .own
             .handle
             .read(|store, _| store.cluster_version().map_or(CLUSTER_VERSION.to_owned(), str::to_owned));
         let text = format!(

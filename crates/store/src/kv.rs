@@ -6,15 +6,14 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
-use mvcc::{
-    Caller, Command, Compact, KeyValue, Operation, RangeCursor, RangeError, RangeQuery, RangeReply, Reply,
-};
+use mvcc::{Command, Compact, RangeError, RangeQuery, RangeReply, Reply};
 use tonic::{Request, Response, Status};
 use wire::etcdserverpb::{self as pb, kv_server::Kv};
 
 use crate::{
     context::{Context, Learner},
     convert::{self, RangeAsked},
+    gate::{Authorized, PieceError, ReadTxn},
     status,
 };
 
@@ -44,7 +43,7 @@ impl Kv for KvService {
         if !asked.serializable {
             self.context.barrier().await?;
         }
-        let reply = self.read(&caller, asked.query).await?;
+        let reply = read(&self.context.gate.authorize(&caller, asked.query)?).await?;
         Ok(Response::new(convert::range_response(self.context.header(reply.revision), reply)))
     }
 
@@ -64,8 +63,7 @@ impl Kv for KvService {
         if !serializable {
             self.context.barrier().await?;
         }
-        self.context.authorize(&caller, Operation::Range(&query))?;
-        Ok(Response::new(self.pieces(query)))
+        Ok(Response::new(self.pieces(self.context.gate.authorize(&caller, query)?)))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
@@ -100,11 +98,7 @@ impl Kv for KvService {
             if !asked.serializable {
                 self.context.barrier().await?;
             }
-            self.context.handle.read(|store, records| {
-                store.authorize(&caller, Operation::ReadTxn(&asked.txn)).map_err(status::auth)?;
-                let reply = store.read_txn(records, &asked.txn).map_err(status::range)?;
-                Ok::<_, Status>((store.revision(), reply))
-            })?
+            self.context.gate.authorize(&caller, ReadTxn(asked.txn))?.read()?
         } else {
             match self.context.propose(caller, Command::Txn(asked.txn)).await? {
                 (revision, Reply::Txn(reply)) => (revision, reply),
@@ -122,7 +116,7 @@ impl Kv for KvService {
         let pb::CompactionRequest { revision, physical } = request.into_inner();
         let (current, _) = self.context.propose(caller, Command::Compact(Compact { revision })).await?;
         if physical {
-            while self.context.handle.read(|store, _| store.compaction_pending()) {
+            while self.context.gate.compaction_pending() {
                 tokio::select! {
                     () = tokio::time::sleep(COMPACTION_POLL) => {}
                     () = self.context.shutdown.cancelled() => return Err(status::Refusal::Stopped.into()),
@@ -133,60 +127,43 @@ impl Kv for KvService {
     }
 }
 
+/// Answers a read as one reply. Sorted and filtered reads need all keys at once; others go in pieces.
+async fn read(asked: &Authorized<RangeQuery>) -> Result<RangeReply, Status> {
+    let query = asked.query();
+    if query.sort.is_some() || query.is_filtered() || query.count_only {
+        return asked.range();
+    }
+    let mut cursor = asked.cursor();
+    let (kvs, revision) = asked.piece(&mut cursor, CHUNK_ROWS_MAX, CHUNK_SIZE_BYTES)?;
+    let mut reply = RangeReply { kvs, more: false, count: 0, revision };
+    while !cursor.is_done() {
+        tokio::task::yield_now().await;
+        match asked.piece(&mut cursor, CHUNK_ROWS_MAX, CHUNK_SIZE_BYTES) {
+            Ok((kvs, _)) => reply.kvs.extend(kvs),
+            // The history under a read of the latest state was dropped meanwhile: take it in one go instead.
+            Err(PieceError::Range(RangeError::Compacted)) if query.revision <= 0 => return asked.range(),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    reply.more = cursor.more();
+    reply.count = cursor.count();
+    Ok(reply)
+}
+
 impl KvService {
-    /// Answers a read as one reply. Sorted and filtered reads need all keys at once; others go in pieces.
-    async fn read(&self, caller: &Caller, query: RangeQuery) -> Result<RangeReply, Status> {
-        if query.sort.is_some() || query.is_filtered() || query.count_only {
-            return self.read_whole(caller, &query);
-        }
-        let mut cursor = RangeCursor::new(query.clone());
-        let mut reply = self.context.handle.read(|store, records| {
-            store.authorize(caller, Operation::Range(&query)).map_err(status::auth)?;
-            let kvs = store
-                .range_chunk(records, &mut cursor, CHUNK_ROWS_MAX, CHUNK_SIZE_BYTES)
-                .map_err(status::range)?;
-            Ok::<_, Status>(RangeReply { kvs, more: false, count: 0, revision: store.revision() })
-        })?;
-        while !cursor.is_done() {
-            tokio::task::yield_now().await;
-            match self.piece(&mut cursor, CHUNK_ROWS_MAX) {
-                Ok(kvs) => reply.kvs.extend(kvs),
-                // The history under a read of the latest state was dropped meanwhile: take it in one go instead.
-                Err(RangeError::Compacted) if query.revision <= 0 => return self.read_whole(caller, &query),
-                Err(error) => return Err(status::range(error)),
-            }
-        }
-        reply.more = cursor.more();
-        reply.count = cursor.count();
-        Ok(reply)
-    }
-
-    fn read_whole(&self, caller: &Caller, query: &RangeQuery) -> Result<RangeReply, Status> {
-        self.context.handle.read(|store, records| {
-            store.authorize(caller, Operation::Range(query)).map_err(status::auth)?;
-            store.range(records, query).map_err(status::range)
-        })
-    }
-
-    fn piece(&self, cursor: &mut RangeCursor, rows_max: usize) -> Result<Vec<KeyValue>, RangeError> {
-        self.context
-            .handle
-            .read(|store, records| store.range_chunk(records, cursor, rows_max, CHUNK_SIZE_BYTES))
-    }
-
     /// The pieces of a streamed read; header, count and `more` come with the last.
-    fn pieces(&self, query: RangeQuery) -> RangeStream {
-        let service = self.clone();
-        let state = Some((RangeCursor::new(query), STREAM_ROWS_FIRST));
+    fn pieces(&self, asked: Authorized<RangeQuery>) -> RangeStream {
+        let context = self.context.clone();
+        let state = Some((asked.cursor(), STREAM_ROWS_FIRST));
         Box::pin(stream::try_unfold(state, move |state| {
-            let service = service.clone();
+            let (context, asked) = (context.clone(), asked.clone());
             async move {
                 let Some((mut cursor, rows_max)) = state else { return Ok(None) };
                 tokio::task::yield_now().await;
-                let kvs = service.piece(&mut cursor, rows_max).map_err(status::range)?;
+                let (kvs, _) = asked.piece(&mut cursor, rows_max, CHUNK_SIZE_BYTES)?;
                 let mut response = pb::RangeResponse { kvs: convert::key_values(kvs), ..Default::default() };
                 let next = if cursor.is_done() {
-                    response.header = Some(service.context.header(cursor.revision()));
+                    response.header = Some(context.header(cursor.revision()));
                     response.more = cursor.more();
                     response.count = cursor.count();
                     None

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use mvcc::{Caller, Command, LeaseGrant, LeaseRevoke, Operation, Reply};
+use mvcc::{Caller, Command, LeaseGrant, LeaseRevoke, Reply};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -13,6 +13,7 @@ use wire::etcdserverpb::{self as pb, lease_server::Lease};
 
 use crate::{
     context::{Context, Learner, wants_leader},
+    gate::{LeaseKeepAlive, LeaseLeases, LeaseTimeToLive},
     status::{self, Refusal},
 };
 
@@ -93,8 +94,8 @@ impl Lease for LeaseService {
         if keys {
             self.context.barrier().await?;
         }
-        self.context.authorize(&caller, Operation::LeaseTimeToLive { id, keys })?;
-        let remaining = self.context.handle.lease_remaining(id).await.map_err(status::lease)?;
+        let asked = self.context.gate.authorize(&caller, LeaseTimeToLive { id, keys })?;
+        let remaining = asked.remaining().await?;
         let header = Some(self.context.header_now());
         let Some(remaining) = remaining else {
             return Ok(Response::new(pb::LeaseTimeToLiveResponse {
@@ -104,12 +105,7 @@ impl Lease for LeaseService {
                 ..Default::default()
             }));
         };
-        let keys = match keys {
-            true => {
-                self.context.handle.read(|store, _| store.lease(id)).map_or_else(Vec::new, |lease| lease.keys)
-            }
-            false => Vec::new(),
-        };
+        let keys = asked.keys()?;
         let (ttl, granted_ttl) = (remaining.remaining_s, remaining.granted_ttl_s);
         Ok(Response::new(pb::LeaseTimeToLiveResponse { header, id, ttl, granted_ttl, keys }))
     }
@@ -119,11 +115,8 @@ impl Lease for LeaseService {
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let caller = self.context.admit(&request, Learner::Refuses)?;
-        self.context.authorize(&caller, Operation::LeaseLeases)?;
-        let leases = self
-            .context
-            .handle
-            .read(|store, _| store.leases().map(|lease| pb::LeaseStatus { id: lease.id }).collect());
+        let ids = self.context.gate.authorize(&caller, LeaseLeases)?.ids()?;
+        let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header: Some(self.context.header_now()), leases }))
     }
 }
@@ -136,8 +129,7 @@ async fn keep_alive(
 ) -> Result<(), Status> {
     while let Some(pb::LeaseKeepAliveRequest { id }) = requests.message().await? {
         let header = Some(context.header_now());
-        context.authorize(caller, Operation::LeaseKeepAlive { id })?;
-        let ttl = context.handle.lease_renew(id).await.map_err(status::lease)?.unwrap_or(0);
+        let ttl = context.gate.authorize(caller, LeaseKeepAlive { id })?.renew().await?.unwrap_or(0);
         if answers.send(Ok(pb::LeaseKeepAliveResponse { header, id, ttl })).await.is_err() {
             break;
         }

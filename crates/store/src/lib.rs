@@ -14,6 +14,7 @@ mod context;
 mod convert;
 mod election;
 mod flags;
+mod gate;
 mod health;
 mod http;
 mod kv;

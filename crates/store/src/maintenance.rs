@@ -5,13 +5,14 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::Stream;
-use mvcc::{AlarmAction, AlarmCommand, AlarmKind, AlarmMember, Command, Operation, Reply};
+use mvcc::{AlarmAction, AlarmCommand, AlarmKind, AlarmMember, Command, Reply};
 use tonic::{Request, Response, Status};
 use wire::etcdserverpb::{self as pb, maintenance_server::Maintenance};
 
 use crate::{
     VERSION,
     context::{Context, Learner},
+    gate::{self, AlarmList, Authorized, StatusOf},
     status,
 };
 
@@ -23,9 +24,14 @@ pub(crate) struct MaintenanceService {
 type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
 
 impl MaintenanceService {
-    fn admit_maintenance<T>(&self, request: &Request<T>, learner: Learner) -> Result<(), Status> {
+    /// What only root may do.
+    fn admit_maintenance<T>(
+        &self,
+        request: &Request<T>,
+        learner: Learner,
+    ) -> Result<Authorized<gate::Maintenance>, Status> {
         let caller = self.context.admit(request, learner)?;
-        self.context.authorize(&caller, Operation::Maintenance)
+        self.context.gate.authorize(&caller, gate::Maintenance)
     }
 }
 
@@ -52,8 +58,7 @@ impl Maintenance for MaintenanceService {
         let alarms = match action {
             None => {
                 self.context.barrier().await?;
-                self.context.authorize(&caller, Operation::AlarmList)?;
-                let mut alarms = self.context.handle.read(|store, _| store.alarms());
+                let mut alarms = self.context.gate.authorize(&caller, AlarmList)?.alarms();
                 alarms.retain(|alarm| kind.is_none_or(|kind| kind == alarm.kind));
                 alarms
             }
@@ -74,9 +79,7 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
         let caller = self.context.admit(&request, Learner::Serves)?;
-        self.context.authorize(&caller, Operation::Status)?;
-        let status = self.context.handle.status();
-        let (alarms, revision) = self.context.handle.read(|store, _| (store.alarms(), store.revision()));
+        let (status, alarms) = self.context.gate.authorize(&caller, StatusOf)?.status();
         let mut errors = Vec::new();
         if status.leader.is_none() {
             errors.push("etcdserver: no leader".to_owned());
@@ -86,7 +89,7 @@ impl Maintenance for MaintenanceService {
             alarms.iter().map(|alarm| format!("memberID:{} alarm:{} ", alarm.member, alarm_name(alarm.kind))),
         );
         Ok(Response::new(pb::StatusResponse {
-            header: Some(self.context.header(revision)),
+            header: Some(self.context.header(status.revision)),
             version: VERSION.to_owned(),
             db_size: signed(status.size_bytes),
             leader: status.leader.unwrap_or(0),
@@ -106,15 +109,15 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        self.admit_maintenance(&request, Learner::Refuses)?;
-        self.context.handle.flush().await.map_err(|error| Status::unknown(error.to_string()))?;
+        let allowed = self.admit_maintenance(&request, Learner::Refuses)?;
+        allowed.replica().flush().await.map_err(|error| Status::unknown(error.to_string()))?;
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        self.admit_maintenance(&request, Learner::Refuses)?;
+        let allowed = self.admit_maintenance(&request, Learner::Refuses)?;
         let hash =
-            self.context.handle.read(|store, records| store.hash_kv(records, 0)).map_err(status::range)?;
+            allowed.replica().read(|store, records| store.hash_kv(records, 0)).map_err(status::range)?;
         let header = Some(self.context.header_now());
         Ok(Response::new(pb::HashResponse { header, hash: hash.hash }))
     }
@@ -123,11 +126,10 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        self.admit_maintenance(&request, Learner::Refuses)?;
+        let allowed = self.admit_maintenance(&request, Learner::Refuses)?;
         let revision = request.into_inner().revision;
-        let hash = self
-            .context
-            .handle
+        let hash = allowed
+            .replica()
             .read(|store, records| store.hash_kv(records, revision))
             .map_err(status::range)?;
         Ok(Response::new(pb::HashKvResponse {
@@ -150,9 +152,9 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        self.admit_maintenance(&request, Learner::Refuses)?;
+        let allowed = self.admit_maintenance(&request, Learner::Refuses)?;
         let target = request.into_inner().target_id;
-        self.context.handle.move_leader(target).await.map_err(status::membership)?;
+        allowed.replica().move_leader(target).await.map_err(status::membership)?;
         Ok(Response::new(pb::MoveLeaderResponse { header: None }))
     }
 

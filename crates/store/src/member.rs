@@ -15,7 +15,7 @@ use crate::{
     bootstrap::{self, Bootstrap, BootstrapError},
     compaction,
     config::{ClusterState, Config, ConfigError},
-    context::Context,
+    context::{Context, Own},
     serve::{self, ListenError, Listener, Scope},
     services::Services,
     tls::{self, TlsError},
@@ -53,7 +53,7 @@ pub enum RunError {
 
 /// A running member.
 pub struct Store {
-    context: Arc<Context>,
+    own: Own,
     services: Services,
     client_urls: Vec<Url>,
     shutdown: CancellationToken,
@@ -95,12 +95,12 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Store,
     // The replica outlives `shutdown` until the requests under way have ended.
     let handle = replica::start(replica, CancellationToken::new()).await?;
 
-    let context = Arc::new(Context::new(handle, config, shutdown.clone()));
+    let context = Arc::new(Context::new(handle.clone(), config, shutdown.clone()));
+    let own = Own { context: context.clone(), handle };
     let services = Services::new(context.clone());
-    let tasks = background(&context);
+    let tasks = background(&own);
     let stop_serving = CancellationToken::new();
-    let serving =
-        serve::serve(context.clone(), services.clone(), listeners, client_tls, stop_serving.clone());
+    let serving = serve::serve(own.clone(), services.clone(), listeners, client_tls, stop_serving.clone());
     let serving = tokio::spawn(serving);
     tracing::info!(
         member_id = %format!("{:x}", identity.member_id),
@@ -108,7 +108,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Store,
         client_urls = %urls_text(&client_urls),
         "member started"
     );
-    Ok(Store { context, services, client_urls, shutdown, tasks, serving, stop_serving })
+    Ok(Store { own, services, client_urls, shutdown, tasks, serving, stop_serving })
 }
 
 fn peer_tls(config: &Config) -> Result<Option<PeerTls>, TlsError> {
@@ -129,22 +129,23 @@ async fn listen(config: &Config) -> Result<Vec<Listener>, ListenError> {
 }
 
 /// What runs beside the requests; all of it ends at shutdown.
-fn background(context: &Arc<Context>) -> Vec<JoinHandle<()>> {
-    let hub = context.clone();
-    let hub = tokio::spawn(async move { hub.hub.run(hub.handle.clone(), hub.shutdown.clone()).await });
-    let publisher = context.clone();
+fn background(own: &Own) -> Vec<JoinHandle<()>> {
+    let Own { context, handle } = own.clone();
+    let hub = tokio::spawn(async move { context.hub.run(handle, context.shutdown.clone()).await });
+    let publisher = own.clone();
     let publisher = tokio::spawn(async move {
         tokio::select! {
             () = publish(&publisher) => {}
-            () = publisher.shutdown.cancelled() => {}
+            () = publisher.context.shutdown.cancelled() => {}
         }
     });
-    let compactor = tokio::spawn(compaction::run(context.clone()));
+    let compactor = tokio::spawn(compaction::run(own.clone()));
     vec![hub, publisher, compactor]
 }
 
 /// Tells the cluster this member's name and client addresses, until it is known, then says that it is ready.
-async fn publish(context: &Context) {
+async fn publish(own: &Own) {
+    let Own { context, handle } = own;
     let client_urls: Vec<String> = context.config.advertise_client_urls.iter().map(Url::to_string).collect();
     let attributes = MemberAttributes {
         member: context.identity.member_id,
@@ -152,12 +153,11 @@ async fn publish(context: &Context) {
         client_urls,
     };
     loop {
-        let known =
-            context.handle.read(|store, _| store.member_attributes(attributes.member) == Some(&attributes));
+        let known = handle.read(|store, _| store.member_attributes(attributes.member) == Some(&attributes));
         if known {
             break;
         }
-        match context.handle.propose(Caller::System, Command::MemberAttributes(attributes.clone())).await {
+        match handle.propose(Caller::System, Command::MemberAttributes(attributes.clone())).await {
             Ok(_) => break,
             Err(error) => tracing::debug!(%error, "member attributes not published yet"),
         }
@@ -172,7 +172,7 @@ async fn publish(context: &Context) {
 impl Store {
     /// The replica below, for what is not in etcd's API.
     pub fn handle(&self) -> Handle {
-        self.context.handle.clone()
+        self.own.handle.clone()
     }
 
     /// The services, for calls inside this process.
@@ -182,12 +182,12 @@ impl Store {
 
     /// Where clients reach this member; a port of 0 was replaced by the real one.
     pub fn client_urls(&self) -> &[Url] {
-        &self.client_urls[..self.context.config.listen_client_urls.len().min(self.client_urls.len())]
+        &self.client_urls[..self.own.context.config.listen_client_urls.len().min(self.client_urls.len())]
     }
 
     /// Resolves when this member can answer a linearizable read, or at shutdown.
     pub async fn ready(&self) {
-        while !self.shutdown.is_cancelled() && self.context.barrier().await.is_err() {
+        while !self.shutdown.is_cancelled() && self.own.context.barrier().await.is_err() {
             tokio::time::sleep(READY_PAUSE).await;
         }
     }
@@ -196,7 +196,7 @@ impl Store {
     pub async fn stopped(self) -> Result<(), RunError> {
         let fatal = tokio::select! {
             () = self.shutdown.cancelled() => None,
-            reason = self.context.handle.fatal() => Some(reason),
+            reason = self.own.handle.fatal() => Some(reason),
         };
         self.stop_serving.cancel();
         // Ends watch streams and background tasks too, when the reason was fatal.
@@ -209,11 +209,11 @@ impl Store {
         }
         match fatal {
             None => {
-                self.context.handle.transfer_leadership_and_stop().await;
+                self.own.handle.transfer_leadership_and_stop().await;
                 Ok(())
             }
             Some(reason) => {
-                self.context.handle.stop().await;
+                self.own.handle.stop().await;
                 Err(RunError::Fatal(reason.to_string()))
             }
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mvcc::{
     Caller, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseGrant, Op,
-    OpReply, Operation, Put, RangeQuery, Reply, SortOrder, SortTarget, Txn,
+    OpReply, Put, RangeQuery, Reply, SortOrder, SortTarget, Txn,
 };
 use tonic::Status;
 
@@ -119,10 +119,7 @@ impl Queue {
 
     fn one(&self, mut query: RangeQuery) -> Result<Option<KeyValue>, Status> {
         query.limit = 1;
-        self.context.handle.read(|store, records| {
-            store.authorize(&self.caller, Operation::Range(&query)).map_err(status::auth)?;
-            Ok(store.range(records, &query).map_err(status::range)?.kvs.into_iter().next())
-        })
+        Ok(self.context.gate.authorize(&self.caller, query)?.range()?.kvs.into_iter().next())
     }
 
     /// Listens to every change in the queue.

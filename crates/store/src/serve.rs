@@ -25,7 +25,7 @@ use tonic::body::Body;
 
 use crate::{
     config::Config,
-    context::{CertificateUser, Context},
+    context::{CertificateUser, Context, Own},
     http::HttpService,
     serve::metered::Metered,
     services::Services,
@@ -108,17 +108,17 @@ struct Front {
 
 /// Serves until `stop`; resolves when the last connection has ended.
 pub(crate) async fn serve(
-    context: Arc<Context>,
+    own: Own,
     services: Services,
     listeners: Vec<Listener>,
     tls: Option<Arc<ServerConfig>>,
     stop: CancellationToken,
 ) {
     let front = Arc::new(Front {
-        builder: builder(&context.config),
-        certificate_users: context.config.client_tls.as_ref().is_some_and(|tls| tls.client_cert_auth),
-        http: HttpService::new(context.clone(), services.clone()),
-        context,
+        builder: builder(&own.context.config),
+        certificate_users: own.context.config.client_tls.as_ref().is_some_and(|tls| tls.client_cert_auth),
+        http: HttpService::new(own.clone(), services.clone()),
+        context: own.context,
         services,
         tls,
         stop: stop.clone(),

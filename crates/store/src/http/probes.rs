@@ -7,7 +7,7 @@ use mvcc::{AlarmKind, KeyRange, RangeQuery};
 use tonic::body::Body;
 
 use super::answer;
-use crate::{context::Context, maintenance::alarm_name, status};
+use crate::{context::Own, maintenance::alarm_name, status};
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -36,18 +36,18 @@ impl Check {
         }
     }
 
-    async fn run(self, context: &Context) -> Result<(), String> {
+    async fn run(self, own: &Own) -> Result<(), String> {
         match self {
             Check::DataCorruption => {
-                let alarms = context.handle.read(|store, _| store.alarms());
+                let alarms = own.handle.read(|store, _| store.alarms());
                 match alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
                     true => Err("alarm activated: CORRUPT".to_owned()),
                     false => Ok(()),
                 }
             }
-            Check::SerializableRead => read(context, true).await,
-            Check::LinearizableRead => read(context, false).await,
-            Check::NonLearner => match context.handle.is_learner() {
+            Check::SerializableRead => read(own, true).await,
+            Check::LinearizableRead => read(own, false).await,
+            Check::NonLearner => match own.handle.is_learner() {
                 true => Err("not supported for learner".to_owned()),
                 false => Ok(()),
             },
@@ -56,10 +56,10 @@ impl Check {
 }
 
 /// Reads one key, as a client would.
-async fn read(context: &Context, serializable: bool) -> Result<(), String> {
-    let timeout: Duration = context.config.request_timeout();
+async fn read(own: &Own, serializable: bool) -> Result<(), String> {
+    let timeout: Duration = own.context.config.request_timeout();
     if !serializable {
-        match tokio::time::timeout(timeout, context.barrier()).await {
+        match tokio::time::timeout(timeout, own.context.barrier()).await {
             Ok(Ok(())) => {}
             Ok(Err(status)) => return Err(status.message().to_owned()),
             Err(_) => return Err("context deadline exceeded".to_owned()),
@@ -68,24 +68,24 @@ async fn read(context: &Context, serializable: bool) -> Result<(), String> {
     let mut query = RangeQuery::latest(KeyRange::all());
     query.limit = 1;
     query.keys_only = true;
-    let found = context.handle.read(|store, records| store.range(records, &query));
+    let found = own.handle.read(|store, records| store.range(records, &query));
     found.map(drop).map_err(|error| status::range(error).message().to_owned())
 }
 
 /// `/health`: alarms, then the leader, then a read.
-pub(super) async fn health(context: &Context, query: &str) -> Response<Body> {
+pub(super) async fn health(own: &Own, query: &str) -> Response<Body> {
     let serializable = values(query, "serializable").any(|value| value == "true");
     let excluded: Vec<&str> = values(query, "exclude").collect();
-    let alarms = context.handle.read(|store, _| store.alarms());
+    let alarms = own.handle.read(|store, _| store.alarms());
     let alarm = alarms.iter().map(|alarm| alarm_name(alarm.kind)).find(|name| !excluded.contains(name));
     let failure = match alarm {
         Some(name) => Some(format!("ALARM {name}")),
-        None if !serializable && !context.has_leader() => Some("RAFT NO LEADER".to_owned()),
-        None => read(context, serializable).await.err().map(|reason| format!("RANGE ERROR:{reason}")),
+        None if !serializable && !own.context.has_leader() => Some("RAFT NO LEADER".to_owned()),
+        None => read(own, serializable).await.err().map(|reason| format!("RANGE ERROR:{reason}")),
     };
     let (status, counter) = match failure {
-        None => (StatusCode::OK, &context.metrics.health_success),
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, &context.metrics.health_failures),
+        None => (StatusCode::OK, &own.context.metrics.health_success),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, &own.context.metrics.health_failures),
     };
     counter.fetch_add(1, Relaxed);
     let health = if failure.is_none() { "true" } else { "false" };
@@ -95,7 +95,7 @@ pub(super) async fn health(context: &Context, query: &str) -> Response<Body> {
 
 /// `/livez`, `/readyz` and one path per check below them.
 pub(super) async fn checks(
-    context: &Context,
+    own: &Own,
     list: &'static [Check],
     root: &str,
     path: &str,
@@ -116,7 +116,7 @@ pub(super) async fn checks(
         let _ = if excluded.contains(&name) {
             writeln!(text, "[+]{name} excluded: ok")
         } else {
-            match check.run(context).await {
+            match check.run(own).await {
                 Ok(()) => writeln!(text, "[+]{name} ok"),
                 Err(reason) => {
                     failed = true;

@@ -9,16 +9,16 @@ use mvcc::AlarmKind;
 use tonic::Code;
 
 use super::CODES;
-use crate::{VERSION, context::Context, status::code_name};
+use crate::{VERSION, context::Own, status::code_name};
 
 /// The page, taken at one moment.
-pub(crate) fn render(context: &Context) -> String {
+pub(crate) fn render(own: &Own) -> String {
     let mut page = Page::default();
-    server(&mut page, context);
-    log(&mut page, context);
-    state(&mut page, context);
-    network(&mut page, context);
-    grpc(&mut page, context);
+    server(&mut page, own);
+    log(&mut page, own);
+    state(&mut page, own);
+    network(&mut page, own);
+    grpc(&mut page, own);
     process(&mut page);
     page.text
 }
@@ -60,9 +60,9 @@ impl Page {
     }
 }
 
-fn server(page: &mut Page, context: &Context) {
-    let metrics = context.handle.metrics();
-    let quota = context.config.quota_bytes().unwrap_or(0);
+fn server(page: &mut Page, own: &Own) {
+    let metrics = own.handle.metrics();
+    let quota = own.context.config.quota_bytes().unwrap_or(0);
     page.gauge("etcd_server_has_leader", "Whether a leader is known.", u8::from(metrics.has_leader));
     page.gauge("etcd_server_is_leader", "Whether this member is the leader.", u8::from(metrics.is_leader));
     page.gauge("etcd_server_is_learner", "Whether this member is a learner.", u8::from(metrics.is_learner));
@@ -84,19 +84,19 @@ fn server(page: &mut Page, context: &Context) {
     page.counter(
         "etcd_server_health_success",
         "Health checks that succeeded.",
-        load(&context.metrics.health_success),
+        load(&own.context.metrics.health_success),
     );
     page.counter(
         "etcd_server_health_failures",
         "Health checks that failed.",
-        load(&context.metrics.health_failures),
+        load(&own.context.metrics.health_failures),
     );
     page.gauge("etcd_server_quota_backend_bytes", "Quota in bytes; 0 is none.", quota);
     page.family("etcd_server_version", "gauge", "Version by label.");
     page.sample("etcd_server_version", &format!("server_version=\"{VERSION}\""), 1);
     page.family("etcd_server_id", "gauge", "Member id by label.");
-    page.sample("etcd_server_id", &format!("server_id=\"{:x}\"", context.identity.member_id), 1);
-    let alarms = context.handle.read(|store, _| store.alarms());
+    page.sample("etcd_server_id", &format!("server_id=\"{:x}\"", own.context.identity.member_id), 1);
+    let alarms = own.handle.read(|store, _| store.alarms());
     page.family("etcd_server_alarms", "gauge", "Alarms by member and kind.");
     for alarm in alarms {
         let kind = match alarm.kind {
@@ -111,8 +111,8 @@ fn server(page: &mut Page, context: &Context) {
     }
 }
 
-fn log(page: &mut Page, context: &Context) {
-    let metrics = context.handle.metrics();
+fn log(page: &mut Page, own: &Own) {
+    let metrics = own.handle.metrics();
     let wal = &metrics.wal;
     let name = "etcd_disk_wal_fsync_duration_seconds";
     page.family(name, "histogram", "Durations of the log's syncs.");
@@ -143,10 +143,10 @@ fn log(page: &mut Page, context: &Context) {
     );
 }
 
-fn state(page: &mut Page, context: &Context) {
-    let status = context.handle.status();
+fn state(page: &mut Page, own: &Own) {
+    let status = own.handle.status();
     let (keys, revision, compacted) =
-        context.handle.read(|store, _| (store.key_count(), store.revision(), store.compact_revision()));
+        own.handle.read(|store, _| (store.key_count(), store.revision(), store.compact_revision()));
     page.gauge("etcd_mvcc_db_total_size_in_bytes", "Size by the store's own accounting.", status.size_bytes);
     let help = "The part of it that is in use.";
     page.gauge("etcd_mvcc_db_total_size_in_use_in_bytes", help, status.size_in_use_bytes);
@@ -154,17 +154,17 @@ fn state(page: &mut Page, context: &Context) {
     page.gauge("etcd_debugging_mvcc_keys_total", "Keys.", keys);
     page.gauge("etcd_debugging_mvcc_current_revision", "Current revision.", revision);
     page.gauge("etcd_debugging_mvcc_compact_revision", "Revision of the last compaction.", compacted);
-    page.gauge("etcd_debugging_store_watchers", "Watches.", context.hub.watch_count());
+    page.gauge("etcd_debugging_store_watchers", "Watches.", own.context.hub.watch_count());
 }
 
-fn network(page: &mut Page, context: &Context) {
-    let (sent, received) = (load(&context.metrics.sent_bytes), load(&context.metrics.received_bytes));
+fn network(page: &mut Page, own: &Own) {
+    let (sent, received) = (load(&own.context.metrics.sent_bytes), load(&own.context.metrics.received_bytes));
     page.counter("etcd_network_client_grpc_sent_bytes_total", "Bytes sent to clients.", sent);
     page.counter("etcd_network_client_grpc_received_bytes_total", "Bytes received from clients.", received);
 }
 
-fn grpc(page: &mut Page, context: &Context) {
-    let methods = context.metrics.methods();
+fn grpc(page: &mut Page, own: &Own) {
+    let methods = own.context.metrics.methods();
     let labels: Vec<String> = methods
         .iter()
         .map(|counters| {
@@ -207,7 +207,7 @@ fn grpc(page: &mut Page, context: &Context) {
             }
         }
     }
-    if context.config.metrics_extensive {
+    if own.context.config.metrics_extensive {
         page.family("grpc_server_handling_seconds", "histogram", "Time until the answer.");
         for (counters, labels) in methods.iter().zip(&labels) {
             let count: u64 = counters.handled.iter().map(load).sum();

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use mvcc::{Caller, EventsBound, EventsError, KeyRange, Operation};
+use mvcc::{Caller, EventsBound, EventsError, KeyRange};
 use tokio::{
     sync::{mpsc, watch},
     time::{self, Instant, MissedTickBehavior},
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     config::MESSAGE_OVERHEAD_BYTES,
     context::Context,
+    gate::WatchRange,
     status::{self, Refusal},
 };
 
@@ -146,47 +147,48 @@ impl Stream {
             request.key = bytes::Bytes::from_static(&[0]);
         }
         let range = KeyRange::from_wire(request.key.clone(), request.range_end.clone());
-        let (revision, compact_revision, allowed) = self.context.handle.read(|store, _| {
-            let allowed = store.authorize(&self.caller, Operation::Watch(&range));
-            (store.revision(), store.compact_revision(), allowed)
-        });
-        let refusal = if let Err(error) = allowed {
-            Some(status::cancel_reason(&status::auth(error)))
-        } else if range.is_empty() {
-            Some("mvcc: watcher range is empty".to_owned())
-        } else if request.start_revision < 0 {
-            let compacted = status::events(EventsError::Compacted { compact_revision });
-            Some(compacted.message().to_owned())
-        } else if request.watch_id != 0 && self.watches.contains_key(&request.watch_id) {
-            Some("mvcc: duplicate watch ID provided on the WatchStream".to_owned())
-        } else {
-            None
+        let allowed = match self.context.gate.authorize(&self.caller, WatchRange(range)) {
+            Ok(allowed) => allowed,
+            Err(refused) => return self.refuse(status::cancel_reason(&refused)).await,
         };
-        if let Some(cancel_reason) = refusal {
-            let header = Some(self.context.header(revision));
-            let answer = pb::WatchResponse {
-                header,
-                watch_id: NO_WATCH,
-                created: true,
-                canceled: true,
-                cancel_reason,
-                ..Default::default()
-            };
-            return self.send(answer).await;
+        if allowed.range().is_empty() {
+            return self.refuse("mvcc: watcher range is empty".to_owned()).await;
+        }
+        if request.start_revision < 0 {
+            let compact_revision = self.context.gate.compact_revision();
+            let compacted = status::events(EventsError::Compacted { compact_revision });
+            return self.refuse(compacted.message().to_owned()).await;
+        }
+        if request.watch_id != 0 && self.watches.contains_key(&request.watch_id) {
+            return self.refuse("mvcc: duplicate watch ID provided on the WatchStream".to_owned()).await;
         }
         let watch_id = match request.watch_id {
             0 => self.free_watch_id(),
             given => given,
         };
+        let (revision, compact_revision) = allowed.revisions();
         let header = Some(self.context.header(revision));
         self.send(pb::WatchResponse { header, watch_id, created: true, ..Default::default() }).await?;
         let next_revision = if request.start_revision == 0 { revision + 1 } else { request.start_revision };
         if next_revision < compact_revision {
             return self.send(self.compacted(watch_id, compact_revision)).await;
         }
-        self.context.hub.add(self.id, watch_id, &range, &self.inbox);
-        self.watches.insert(watch_id, Watcher::new(&request, range, next_revision));
+        self.context.hub.add(self.id, watch_id, allowed.range(), &self.inbox);
+        self.watches.insert(watch_id, Watcher::new(&request, allowed, next_revision));
         Ok(())
+    }
+
+    /// The answer to a watch that never was.
+    async fn refuse(&self, cancel_reason: String) -> Result<(), Gone> {
+        let answer = pb::WatchResponse {
+            header: Some(self.context.header_now()),
+            watch_id: NO_WATCH,
+            created: true,
+            canceled: true,
+            cancel_reason,
+            ..Default::default()
+        };
+        self.send(answer).await
     }
 
     fn free_watch_id(&mut self) -> i64 {
@@ -207,7 +209,7 @@ impl Stream {
 
     fn forget(&mut self, watch_id: i64) -> bool {
         let Some(watch) = self.watches.remove(&watch_id) else { return false };
-        self.context.hub.remove(self.id, watch_id, &watch.range);
+        self.context.hub.remove(self.id, watch_id, watch.range());
         true
     }
 
@@ -261,7 +263,9 @@ impl Stream {
         let (context, watches) = (&self.context, &mut self.watches);
         let limit = fragment_size_bytes(context);
         let mut touched = Vec::new();
-        let read = context.handle.read(|store, records| {
+        // One visit for all of them: each was allowed to see its own keys, and gets no others.
+        let Some(allowed) = watches.values().next().map(|watch| watch.allowed.clone()) else { return Ok(()) };
+        let read = allowed.events(|store, records| {
             for (batch, watch_ids) in entries {
                 for watch_id in watch_ids {
                     let Some(watch) = watches.get_mut(watch_id).filter(|watch| watch.synced) else {
@@ -300,7 +304,8 @@ impl Stream {
                 continue;
             }
             let context = &self.context;
-            let result = context.handle.read(|store, records| {
+            let allowed = watch.allowed.clone();
+            let result = allowed.events(|store, records| {
                 let batches = store.events(records, watch.next_revision, HISTORY)?;
                 for batch in batches.iter().take_while(|batch| batch.revision <= seen) {
                     if watch.collect(store, records, batch)? {
@@ -369,7 +374,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         for (watch_id, watch) in &self.watches {
-            self.context.hub.remove(self.id, *watch_id, &watch.range);
+            self.context.hub.remove(self.id, *watch_id, watch.range());
         }
     }
 }

@@ -4,13 +4,16 @@ use mvcc::{Event, EventBatch, EventKind, KeyRange, Records, RecordsError, Store}
 use prost::Message as _;
 use wire::{etcdserverpb as pb, mvccpb};
 
-use crate::convert;
+use crate::{
+    convert,
+    gate::{Authorized, WatchRange},
+};
 
 /// Events that go into one answer, at about this size, when a watch has much to catch up with.
 const ANSWER_SIZE_BYTES: usize = 1024 * 1024;
 
 pub(super) struct Watcher {
-    pub range: KeyRange,
+    pub allowed: Authorized<WatchRange>,
     /// As the client asked; 0 was "from now".
     pub start_revision: i64,
     /// The first revision that was not looked at yet.
@@ -36,11 +39,15 @@ struct Pending {
 }
 
 impl Watcher {
-    pub(super) fn new(request: &pb::WatchCreateRequest, range: KeyRange, next_revision: i64) -> Watcher {
+    pub(super) fn new(
+        request: &pb::WatchCreateRequest,
+        allowed: Authorized<WatchRange>,
+        next_revision: i64,
+    ) -> Watcher {
         use pb::watch_create_request::FilterType;
         let filtered = |filter: FilterType| request.filters.contains(&i32::from(filter));
         Watcher {
-            range,
+            allowed,
             start_revision: request.start_revision,
             next_revision,
             synced: false,
@@ -54,6 +61,10 @@ impl Watcher {
         }
     }
 
+    pub(super) fn range(&self) -> &KeyRange {
+        self.allowed.range()
+    }
+
     /// Adds what this watch wants of a batch; the batch's revision counts as looked at. True when an answer is due.
     pub(super) fn collect(
         &mut self,
@@ -65,7 +76,7 @@ impl Watcher {
             return Ok(false);
         }
         self.next_revision = batch.revision + 1;
-        for event in batch.matching(&self.range) {
+        for event in batch.matching(self.allowed.range()) {
             if !self.wants(event) {
                 continue;
             }
