@@ -18,11 +18,12 @@ pub struct Member {
     pub is_learner: bool,
 }
 
-/// TLS between members: one configuration for each direction, with whatever client authentication they ask for.
+/// TLS between members: one configuration for each direction, with whatever client authentication they ask for. Asked
+/// for before each handshake, because certificates change while a member runs; both must offer `h2`.
 #[derive(Clone)]
 pub struct PeerTls {
-    pub server: Arc<rustls::ServerConfig>,
-    pub client: Arc<rustls::ClientConfig>,
+    pub server: Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>,
+    pub client: Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>,
 }
 
 impl std::fmt::Debug for PeerTls {

@@ -6,6 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
     flags::Flags,
+    tls::parse_suites,
     url::{Url, UrlError},
 };
 
@@ -32,6 +33,22 @@ pub struct TlsFiles {
     /// Authorities of the other side. When set, the other side must show a certificate.
     pub trusted_ca_file: Option<PathBuf>,
     pub client_cert_auth: bool,
+    /// Serial numbers in it are refused. In PEM or DER form.
+    pub crl_file: Option<PathBuf>,
+    /// The other side's certificate must have one of these common names; empty means any.
+    pub allowed_common_names: Vec<String>,
+    /// The other side's certificate must be valid for one of these names; empty means any.
+    pub allowed_hostnames: Vec<String>,
+    /// The member made it itself: without an authority, peers are not verified.
+    pub self_signed: bool,
+}
+
+/// What connections may use, clients' and peers'.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsRules {
+    pub versions: TlsVersions,
+    /// Of TLS 1.2, best first; empty means all.
+    pub cipher_suites: Vec<rustls::CipherSuite>,
 }
 
 /// When history is dropped without being asked.
@@ -60,7 +77,12 @@ pub struct Config {
     pub initial_cluster_token: String,
     pub client_tls: Option<TlsFiles>,
     pub peer_tls: Option<TlsFiles>,
-    pub tls_versions: TlsVersions,
+    /// Without `client_tls`: a certificate that the member makes itself.
+    pub client_auto_tls: bool,
+    /// Without `peer_tls`: a certificate that the member makes itself; peers are not verified then.
+    pub peer_auto_tls: bool,
+    pub self_signed_validity_years: u32,
+    pub tls_rules: TlsRules,
     pub heartbeat_interval_ms: u64,
     pub election_timeout_ms: u64,
     pub snapshot_count: u64,
@@ -84,8 +106,9 @@ pub struct Config {
     pub metrics_extensive: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TlsVersions {
+    #[default]
     From12,
     Only12,
     Only13,
@@ -120,6 +143,10 @@ pub enum ConfigError {
     NoCertificate { url: Url, cert: &'static str, key: &'static str },
     #[error("--{auth} needs --{authority} to know whom to let in")]
     NoAuthority { auth: &'static str, authority: &'static str },
+    #[error(
+        "AllowedCNs and AllowedHostnames are mutually exclusive (cns={common_names:?}, hostnames={hostnames:?})"
+    )]
+    TwoNameRules { common_names: String, hostnames: String },
     #[error("unknown auto-compaction-mode {0:?}")]
     CompactionMode(String),
     #[error("--{0} must not be empty")]
@@ -144,7 +171,10 @@ impl Config {
             initial_cluster_token: "etcd-cluster".to_owned(),
             client_tls: None,
             peer_tls: None,
-            tls_versions: TlsVersions::From12,
+            client_auto_tls: false,
+            peer_auto_tls: false,
+            self_signed_validity_years: 1,
+            tls_rules: TlsRules::default(),
             heartbeat_interval_ms: 100,
             election_timeout_ms: 1000,
             snapshot_count: 100_000,
@@ -235,15 +265,17 @@ impl Config {
     }
 
     fn read_security(&mut self, flags: &Flags) -> Result<(), ConfigError> {
-        self.client_tls = tls_files(flags, "cert-file", "key-file", "trusted-ca-file", "client-cert-auth")?;
-        self.peer_tls = tls_files(
-            flags,
-            "peer-cert-file",
-            "peer-key-file",
-            "peer-trusted-ca-file",
-            "peer-client-cert-auth",
-        )?;
-        self.tls_versions = match (flags.value("tls-min-version"), flags.value("tls-max-version")) {
+        self.client_tls = tls_files(flags, CLIENT)?;
+        self.peer_tls = tls_files(flags, PEER)?;
+        self.client_auto_tls = flags.is_on("auto-tls");
+        self.peer_auto_tls = flags.is_on("peer-auto-tls");
+        self.self_signed_validity_years = number(flags, "self-signed-cert-validity")?;
+        if self.self_signed_validity_years == 0 {
+            return Err(invalid("self-signed-cert-validity", "0", "must be at least 1"));
+        }
+        self.tls_rules.cipher_suites = parse_suites(flags.value("cipher-suites"))
+            .map_err(|error| invalid("cipher-suites", flags.value("cipher-suites"), error))?;
+        self.tls_rules.versions = match (flags.value("tls-min-version"), flags.value("tls-max-version")) {
             ("TLS1.2" | "", "TLS1.3" | "") => TlsVersions::From12,
             ("TLS1.2" | "", "TLS1.2") => TlsVersions::Only12,
             ("TLS1.3", "TLS1.3" | "") => TlsVersions::Only13,
@@ -312,13 +344,15 @@ impl Config {
             let (election, heartbeat) = (self.election_timeout_ms, self.heartbeat_interval_ms);
             return Err(ConfigError::ElectionTooShort { election, heartbeat });
         }
-        let need = |list: &[Url], files: &Option<TlsFiles>, cert, key| match list.iter().find(|url| url.tls) {
-            Some(url) if files.is_none() => Err(ConfigError::NoCertificate { url: url.clone(), cert, key }),
+        let need = |list: &[Url], missing: bool, cert, key| match list.iter().find(|url| url.tls) {
+            Some(url) if missing => Err(ConfigError::NoCertificate { url: url.clone(), cert, key }),
             _ => Ok(()),
         };
-        need(&self.listen_client_urls, &self.client_tls, "cert-file", "key-file")?;
-        need(&self.listen_metrics_urls, &self.client_tls, "cert-file", "key-file")?;
-        need(&self.listen_peer_urls, &self.peer_tls, "peer-cert-file", "peer-key-file")?;
+        let client = self.client_tls.is_none() && !self.client_auto_tls;
+        let peer = self.peer_tls.is_none() && !self.peer_auto_tls;
+        need(&self.listen_client_urls, client, "cert-file", "key-file")?;
+        need(&self.listen_metrics_urls, client, "cert-file", "key-file")?;
+        need(&self.listen_peer_urls, peer, "peer-cert-file", "peer-key-file")?;
         self.check_cluster()
     }
 
@@ -387,25 +421,82 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then(|| Duration::try_from_secs_f64(total_s).ok()).flatten()
 }
 
-fn tls_files(
-    flags: &Flags,
+/// The flags that describe one side's certificates.
+struct TlsNames {
     cert: &'static str,
     key: &'static str,
     authority: &'static str,
     auth: &'static str,
-) -> Result<Option<TlsFiles>, ConfigError> {
-    let trusted_ca_file = Some(flags.value(authority)).filter(|path| !path.is_empty()).map(PathBuf::from);
-    if flags.is_on(auth) && trusted_ca_file.is_none() {
-        return Err(ConfigError::NoAuthority { auth, authority });
+    auto: &'static str,
+    crl: &'static str,
+    /// Empty: there is no such flag.
+    common_name: &'static str,
+    hostname: &'static str,
+}
+
+const CLIENT: TlsNames = TlsNames {
+    cert: "cert-file",
+    key: "key-file",
+    authority: "trusted-ca-file",
+    auth: "client-cert-auth",
+    auto: "auto-tls",
+    crl: "client-crl-file",
+    common_name: "",
+    hostname: "client-cert-allowed-hostname",
+};
+
+const PEER: TlsNames = TlsNames {
+    cert: "peer-cert-file",
+    key: "peer-key-file",
+    authority: "peer-trusted-ca-file",
+    auth: "peer-client-cert-auth",
+    auto: "peer-auto-tls",
+    crl: "peer-crl-file",
+    common_name: "peer-cert-allowed-cn",
+    hostname: "peer-cert-allowed-hostname",
+};
+
+fn tls_files(flags: &Flags, names: TlsNames) -> Result<Option<TlsFiles>, ConfigError> {
+    let TlsNames { cert, key, authority, auth, .. } = names;
+    let path = |name| Some(flags.value(name)).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let list = |name: &str| -> Vec<String> {
+        name.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    };
+    let trusted_ca_file = path(authority);
+    let allowed_common_names = match names.common_name {
+        "" => Vec::new(),
+        name => list(flags.value(name)),
+    };
+    let allowed_hostnames = list(flags.value(names.hostname));
+    if !allowed_common_names.is_empty() && !allowed_hostnames.is_empty() {
+        return Err(ConfigError::TwoNameRules {
+            common_names: allowed_common_names.join(","),
+            hostnames: allowed_hostnames.join(","),
+        });
     }
-    match (flags.value(cert), flags.value(key)) {
-        ("", "") => Ok(None),
-        ("", _) | (_, "") => Err(ConfigError::HalfKeyPair { cert, key }),
-        (cert_file, key_file) => Ok(Some(TlsFiles {
-            cert_file: cert_file.into(),
-            key_file: key_file.into(),
+    let (cert_file, key_file) = match (flags.value(cert), flags.value(key)) {
+        ("", "") if flags.is_on(names.auto) => return Ok(None),
+        ("", "") if flags.is_on(auth) && trusted_ca_file.is_none() => {
+            return Err(ConfigError::NoAuthority { auth, authority });
+        }
+        ("", "") => return Ok(None),
+        ("", _) | (_, "") => return Err(ConfigError::HalfKeyPair { cert, key }),
+        (cert_file, key_file) => (cert_file.into(), key_file.into()),
+    };
+    // A rule about certificates that nobody is asked for would let everybody in.
+    let rules = [auth, names.crl, names.common_name, names.hostname];
+    let rule = rules.into_iter().find(|name| !name.is_empty() && !["", "false"].contains(&flags.value(name)));
+    match rule {
+        Some(auth) if trusted_ca_file.is_none() => Err(ConfigError::NoAuthority { auth, authority }),
+        _ => Ok(Some(TlsFiles {
+            cert_file,
+            key_file,
             trusted_ca_file,
             client_cert_auth: flags.is_on(auth),
+            crl_file: path(names.crl),
+            allowed_common_names,
+            allowed_hostnames,
+            self_signed: false,
         })),
     }
 }
@@ -471,10 +562,41 @@ mod tests {
                 "--initial-cluster-state=old",
                 "invalid value \"old\" for flag -initial-cluster-state: want one of [new existing]",
             ),
+            (
+                "--cert-file c --key-file k --client-crl-file x",
+                "--client-crl-file needs --trusted-ca-file to know whom to let in",
+            ),
+            (
+                "--peer-cert-allowed-cn a,b --peer-cert-allowed-hostname c",
+                "AllowedCNs and AllowedHostnames are mutually exclusive (cns=\"a,b\", hostnames=\"c\")",
+            ),
+            (
+                "--cipher-suites=X",
+                "invalid value \"X\" for flag -cipher-suites: unexpected TLS cipher suite \"X\"",
+            ),
+            (
+                "--self-signed-cert-validity=0",
+                "invalid value \"0\" for flag -self-signed-cert-validity: must be at least 1",
+            ),
             ("--auto-compaction-mode=x", "unknown auto-compaction-mode \"x\""),
         ] {
             assert_eq!(config(line).unwrap_err().to_string(), text);
         }
+    }
+
+    #[test]
+    fn certificates_are_described_by_flags() {
+        let config = config(
+            "--listen-client-urls https://h:1 --advertise-client-urls https://h:1 --auto-tls \
+             --peer-cert-file c --peer-key-file k --peer-trusted-ca-file a --peer-crl-file r \
+             --peer-cert-allowed-cn one,two --cipher-suites TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        )
+        .unwrap();
+        assert!(config.client_auto_tls && config.client_tls.is_none());
+        let peer = config.peer_tls.unwrap();
+        assert_eq!(peer.crl_file, Some(PathBuf::from("r")));
+        assert_eq!(peer.allowed_common_names, ["one", "two"]);
+        assert_eq!(config.tls_rules.cipher_suites.len(), 1);
     }
 
     #[test]

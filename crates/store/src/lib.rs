@@ -32,7 +32,7 @@ mod url;
 mod watch;
 
 pub use bootstrap::BootstrapError;
-pub use config::{AutoCompaction, ClusterState, Config, ConfigError, TlsFiles, TlsVersions};
+pub use config::{AutoCompaction, ClusterState, Config, ConfigError, TlsFiles, TlsRules, TlsVersions};
 pub use flags::{FlagError, Flags};
 pub use member::{RunError, StartError, Store, start};
 pub use serve::ListenError;

@@ -63,10 +63,11 @@ pub struct Store {
 }
 
 /// Starts a member. It answers once a leader is known: see [`Store::ready`]. Ends after `shutdown`.
-pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Store, StartError> {
+pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Store, StartError> {
     config.check()?;
+    sign_own(&mut config)?;
     let client_tls =
-        config.client_tls.as_ref().map(|files| tls::server(files, config.tls_versions, true)).transpose()?;
+        config.client_tls.as_ref().map(|files| tls::server(files, &config.tls_rules, true)).transpose()?;
     let peer_tls = peer_tls(&config)?;
     let listeners = listen(&config).await?;
     let client_urls: Vec<Url> = listeners.iter().map(|listener| listener.url.clone()).collect();
@@ -113,8 +114,33 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Store,
 
 fn peer_tls(config: &Config) -> Result<Option<PeerTls>, TlsError> {
     let Some(files) = &config.peer_tls else { return Ok(None) };
-    let server = tls::server(files, config.tls_versions, false)?;
-    Ok(Some(PeerTls { server, client: tls::peer_client(files, config.tls_versions)? }))
+    let server = tls::server(files, &config.tls_rules, false)?;
+    let client = tls::peer_client(files, &config.tls_rules)?;
+    Ok(Some(PeerTls {
+        server: Arc::new(move || server.current()),
+        client: Arc::new(move || client.current()),
+    }))
+}
+
+/// Makes the certificates that `--auto-tls` and `--peer-auto-tls` ask for, where none was given and a URL needs one.
+fn sign_own(config: &mut Config) -> Result<(), TlsError> {
+    let folder = config.data_dir.join("fixtures");
+    let years = config.self_signed_validity_years;
+    let needs = |urls: &[Url]| urls.iter().any(|url| url.tls);
+    let mut client_urls = config.listen_client_urls.clone();
+    client_urls.extend_from_slice(&config.listen_metrics_urls);
+    if config.client_auto_tls && config.client_tls.is_some() {
+        tracing::warn!("ignoring client auto TLS since certs given");
+    } else if config.client_auto_tls && needs(&client_urls) {
+        config.client_tls = Some(tls::self_signed::files(&folder.join("client"), &client_urls, years)?);
+    }
+    if config.peer_auto_tls && config.peer_tls.is_some() {
+        tracing::warn!("ignoring peer auto TLS since certs given");
+    } else if config.peer_auto_tls {
+        config.peer_tls =
+            Some(tls::self_signed::files(&folder.join("peer"), &config.listen_peer_urls, years)?);
+    }
+    Ok(())
 }
 
 async fn listen(config: &Config) -> Result<Vec<Listener>, ListenError> {

@@ -29,7 +29,7 @@ use crate::{
     http::HttpService,
     serve::metered::Metered,
     services::Services,
-    tls,
+    tls::{self, Reloading},
     url::Url,
 };
 
@@ -98,7 +98,7 @@ struct Front {
     context: Arc<Context>,
     services: Services,
     http: HttpService,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<Reloading<ServerConfig>>>,
     builder: auto::Builder<TokioExecutor>,
     /// Whether the common name of a client's certificate is its user name.
     certificate_users: bool,
@@ -111,7 +111,7 @@ pub(crate) async fn serve(
     own: Own,
     services: Services,
     listeners: Vec<Listener>,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<Reloading<ServerConfig>>>,
     stop: CancellationToken,
 ) {
     let front = Arc::new(Front {
@@ -173,7 +173,7 @@ async fn connection(front: Arc<Front>, stream: TcpStream, peer: SocketAddr, is_t
     let Some(tls) = front.tls.clone().filter(|_| is_tls) else {
         return exchange(front, stream, peer, None, scope).await;
     };
-    match time::timeout(HANDSHAKE_TIME_MAX, TlsAcceptor::from(tls).accept(stream)).await {
+    match time::timeout(HANDSHAKE_TIME_MAX, TlsAcceptor::from(tls.current()).accept(stream)).await {
         Ok(Ok(stream)) => {
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let user = certificate.filter(|_| front.certificate_users).and_then(tls::common_name);

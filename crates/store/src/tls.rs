@@ -1,4 +1,13 @@
 //! Certificates of the listeners, read from the files that the flags name.
+//!
+//! Invariants: a file that changes takes effect at the next handshake, and a changed file that cannot be used leaves what
+//! was read before in force. Not here: who a certificate's owner may be (tls/guard.rs), certificates that a member makes
+//! itself (tls/self_signed.rs).
+
+mod guard;
+mod reload;
+pub(crate) mod self_signed;
+mod suites;
 
 use std::{
     fs,
@@ -13,7 +22,9 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use crate::config::{TlsFiles, TlsVersions};
+use crate::config::{TlsFiles, TlsRules, TlsVersions};
+pub(crate) use reload::Reloading;
+pub(crate) use suites::parse_suites;
 
 /// Why TLS cannot be set up; names the file.
 #[derive(Debug, thiserror::Error)]
@@ -22,25 +33,53 @@ pub enum TlsError {
     Read { what: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{what} file {path} has no {what} in PEM form", path = .path.display())]
     NotPem { what: &'static str, path: PathBuf },
+    #[error("revocation list {path} cannot be parsed", path = .path.display())]
+    NotCrl { path: PathBuf },
     #[error("certificate file {path} cannot be used: {source}", path = .path.display())]
     Unusable { path: PathBuf, source: rustls::Error },
     #[error("authority file {path} cannot be used: {source}", path = .path.display())]
     Authority { path: PathBuf, source: VerifierBuilderError },
     #[error("TLS with peers needs --peer-trusted-ca-file to know whom to trust")]
     NoPeerAuthority,
+    #[error("cannot make a certificate in {path}: {source}", path = .path.display())]
+    SelfSign { path: PathBuf, source: rcgen::Error },
+    #[error("cannot write {path}: {source}", path = .path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+}
+
+/// TLS of a listener; its files are looked at again before each handshake.
+pub(crate) fn server(
+    files: &TlsFiles,
+    rules: &TlsRules,
+    http1: bool,
+) -> Result<Arc<Reloading<ServerConfig>>, TlsError> {
+    let (watched, files, rules) = (paths(files), files.clone(), rules.clone());
+    Reloading::new(watched, move || read_server(&files, &rules, http1))
+}
+
+/// TLS towards peers: shows the same certificate that this member's peer listener has.
+pub(crate) fn peer_client(
+    files: &TlsFiles,
+    rules: &TlsRules,
+) -> Result<Arc<Reloading<ClientConfig>>, TlsError> {
+    let (watched, files, rules) = (paths(files), files.clone(), rules.clone());
+    Reloading::new(watched, move || read_peer_client(&files, &rules))
+}
+
+fn paths(files: &TlsFiles) -> Vec<PathBuf> {
+    let mut paths = vec![files.cert_file.clone(), files.key_file.clone()];
+    paths.extend(files.trusted_ca_file.clone());
+    paths.extend(files.crl_file.clone());
+    paths
 }
 
 /// TLS for a listener that speaks HTTP/2 and, if `http1`, HTTP/1.1. Like etcd, it asks for a client's certificate when
 /// an authority is given or `client_cert_auth` is set.
-pub(crate) fn server(
-    files: &TlsFiles,
-    versions: TlsVersions,
-    http1: bool,
-) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+fn read_server(files: &TlsFiles, rules: &TlsRules, http1: bool) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(suites::provider(&rules.cipher_suites));
     let unusable = |source| TlsError::Unusable { path: files.cert_file.clone(), source };
     let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(protocol(versions))
+        .with_protocol_versions(protocol(rules.versions))
         .map_err(unusable)?;
     let builder = match &files.trusted_ca_file {
         None => builder.with_no_client_auth(),
@@ -49,7 +88,7 @@ pub(crate) fn server(
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
                 .build()
                 .map_err(|source| TlsError::Authority { path: path.clone(), source })?;
-            builder.with_client_cert_verifier(verifier)
+            builder.with_client_cert_verifier(guard::ClientGuard::new(verifier, files)?)
         }
     };
     let mut config =
@@ -58,22 +97,27 @@ pub(crate) fn server(
     if http1 {
         config.alpn_protocols.push(b"http/1.1".to_vec());
     }
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
-/// TLS towards peers: shows the same certificate that this member's peer listener has.
-pub(crate) fn peer_client(files: &TlsFiles, versions: TlsVersions) -> Result<Arc<ClientConfig>, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+fn read_peer_client(files: &TlsFiles, rules: &TlsRules) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(suites::provider(&rules.cipher_suites));
     let unusable = |source| TlsError::Unusable { path: files.cert_file.clone(), source };
-    let authority = files.trusted_ca_file.as_ref().ok_or(TlsError::NoPeerAuthority)?;
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(protocol(versions))
-        .map_err(unusable)?
-        .with_root_certificates(roots(authority)?)
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(protocol(rules.versions))
+        .map_err(unusable)?;
+    let builder = match &files.trusted_ca_file {
+        Some(authority) => builder.with_root_certificates(roots(authority)?),
+        None if files.self_signed => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(guard::AnyServer::new(&provider)))
+        }
+        None => return Err(TlsError::NoPeerAuthority),
+    };
+    let mut config = builder
         .with_client_auth_cert(certificates(&files.cert_file)?, key(&files.key_file)?)
         .map_err(unusable)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// The common name in a verified client certificate, which is the user's name under `--client-cert-auth`.

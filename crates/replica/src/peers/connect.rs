@@ -106,16 +106,12 @@ pub(super) fn channel(
     if tls.is_none() && addresses.iter().any(|address| address.secure) {
         return Err(LinkError::Url { url: urls.join(","), reason: "https needs peer certificates" });
     }
-    let tls = tls.map(|tls| {
-        let mut client = (*tls.client).clone();
-        client.alpn_protocols = vec![b"h2".to_vec()];
-        tokio_rustls::TlsConnector::from(Arc::new(client))
-    });
+    let tls = tls.cloned();
     let addresses: Arc<[Address]> = addresses.into();
     let turn = Arc::new(AtomicUsize::new(0));
     let connector = tower::service_fn(move |_: http::Uri| {
         let address = addresses[turn.fetch_add(1, Ordering::Relaxed) % addresses.len()].clone();
-        let tls = tls.clone();
+        let tls = tls.as_ref().map(|tls| tokio_rustls::TlsConnector::from((tls.client)()));
         async move { tokio::time::timeout(CONNECT_TIMEOUT, connect(address, tls)).await? }
     });
     let dead_after = dead_after.max(Duration::from_secs(1));
@@ -142,11 +138,7 @@ pub(super) fn accept(
     tls: Option<&PeerTls>,
     shutdown: CancellationToken,
 ) -> impl futures_util::Stream<Item = io::Result<Stream>> + use<> {
-    let tls = tls.map(|tls| {
-        let mut server = (*tls.server).clone();
-        server.alpn_protocols = vec![b"h2".to_vec()];
-        tokio_rustls::TlsAcceptor::from(Arc::new(server))
-    });
+    let tls = tls.cloned();
     let (sender, receiver) = mpsc::channel(HANDSHAKES_MAX);
     tokio::spawn(async move {
         let slots = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
@@ -155,8 +147,8 @@ pub(super) fn accept(
                 accepted = listener.accept() => accepted,
                 () = shutdown.cancelled() => return,
             };
-            let socket = match accepted {
-                Ok((socket, _)) => socket,
+            let (socket, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "accept a peer connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -164,14 +156,18 @@ pub(super) fn accept(
                 }
             };
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let (tls, sender) = (tls.clone(), sender.clone());
+            let tls = tls.as_ref().map(|tls| tokio_rustls::TlsAcceptor::from((tls.server)()));
+            let sender = sender.clone();
             tokio::spawn(async move {
                 let _slot = slot;
                 match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(socket, tls)).await {
                     // A closed receiver means that the server stops.
                     Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
-                    Ok(Err(error)) => tracing::warn!(%error, "TLS handshake with a peer"),
-                    Err(_) => tracing::warn!("TLS handshake with a peer took too long"),
+                    Ok(Err(error)) => tracing::warn!(%error, %peer, "rejected connection on peer endpoint"),
+                    Err(_) => {
+                        let error = "TLS handshake took too long";
+                        tracing::warn!(error, %peer, "rejected connection on peer endpoint");
+                    }
                 }
             });
         }
