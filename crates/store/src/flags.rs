@@ -1,13 +1,16 @@
 //! etcd's flags and their `ETCD_` variables: which exist, how they are written, who wins.
 //!
 //! One row per flag; the syntax is that of Go's `flag` package (`-name value`, `--name=value`, `--switch`), the last of
-//! several wins, the command line wins over the environment. What the values mean is config.rs.
+//! several wins, the command line wins over the environment, and a configuration file (file.rs) replaces both. What the
+//! values mean is config.rs.
 
+mod file;
 mod rows;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
+    path::{Path, PathBuf},
 };
 
 pub(crate) use rows::ROWS;
@@ -57,6 +60,10 @@ pub enum FlagError {
     Encoding(OsString),
     #[error("--{0} is not supported yet by this store")]
     Missing(&'static str),
+    #[error("couldn't read the configuration file {path}: {reason}", path = .path.display())]
+    File { path: PathBuf, reason: String },
+    #[error("the configuration file has a value of the wrong kind for {name}")]
+    FileValue { name: &'static str },
 }
 
 /// The given values by flag name. Unset flags have their row's default.
@@ -78,6 +85,13 @@ impl Flags {
         let mut flags = Flags::default();
         flags.read_arguments(arguments)?;
         flags.read_environment(environment)?;
+        let path = flags.value("config-file").to_owned();
+        if !path.is_empty() && !flags.help && !flags.version {
+            flags = file::read(Path::new(&path))?;
+            flags.warnings.push(format!(
+                "settings come from {path}; other flags and environment variables are ignored"
+            ));
+        }
         flags.judge()?;
         Ok(flags)
     }

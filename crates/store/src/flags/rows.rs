@@ -135,7 +135,7 @@ rows! {
     Switch Ignored "txn-mode-write-with-shared-buffer" "true" "";
     Value Ignored "bootstrap-defrag-threshold-megabytes" "0" "";
     Switch Ignored "stop-grpc-service-on-defrag" "false" "";
-    Value Missing "config-file" "" "YAML file with these settings.";
+    Value Honoured "config-file" "" "YAML file with these settings.";
 
     // Unsafe.
     Switch Honoured "unsafe-no-fsync" "false" "Answer before data is on disk: a crash loses it.";
