@@ -3,6 +3,7 @@
 //! Invariants: a slow handshake or a broken connection holds up nobody else; at shutdown no new request begins and
 //! those under way have a bounded time to end.
 
+mod authority;
 mod metered;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -27,7 +28,7 @@ use crate::{
     config::Config,
     context::{CertificateUser, Context, Own},
     http::HttpService,
-    serve::metered::Metered,
+    serve::{authority::Readable, metered::Metered},
     services::Services,
     tls::{self, Reloading},
     url::Url,
@@ -202,7 +203,8 @@ async fn exchange<S>(
         let (front, user) = (handler.clone(), user.clone());
         async move { Ok::<_, Infallible>(front.answer(request, user, scope).await) }
     });
-    let connection = front.builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let connection =
+        front.builder.serve_connection_with_upgrades(TokioIo::new(Readable::new(stream)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
