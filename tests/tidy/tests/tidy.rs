@@ -17,14 +17,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("wal", &[]),
     ("mvcc", &[]),
+    ("bolt", &[]),
     ("apimachinery", &[]),
     ("replica", &["wal", "mvcc", "wire"]),
-    ("store", &["replica", "mvcc", "wire"]),
+    ("store", &["replica", "mvcc", "wire", "bolt"]),
     ("kubeclient", &["apimachinery"]),
     ("apiserver", &["apimachinery", "wire"]),
     ("scheduler", &["apimachinery", "kubeclient"]),
     ("controllers", &["apimachinery", "kubeclient"]),
-    ("ctl", &["wire"]),
+    ("ctl", &["wire", "bolt"]),
     ("binnacle", &["*"]),
 ];
 
