@@ -41,6 +41,7 @@ mod hash;
 mod meta;
 mod restore;
 mod rows;
+mod saved;
 mod unflushed;
 
 pub use auth::{RoleView, UserView};
@@ -66,4 +67,5 @@ pub use reply::{
 };
 pub use restore::RestoreError;
 pub use rows::{MemoryRecords, Records, RecordsError, Row};
+pub use saved::{Saved, SavedRecord};
 pub use store::{Limits, Store};

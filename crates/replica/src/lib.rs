@@ -5,6 +5,7 @@
 //! round that began after it; a lease never expires early; what cannot be known is said to be unknown; after a failed
 //! write to a disk the member ends. Not here: what commands mean (mvcc), bytes of the log (wal), client protocols (store).
 
+mod backup;
 mod codec;
 mod config;
 mod data_dir;
@@ -30,6 +31,7 @@ mod state_machine;
 mod waiters;
 mod watchdog;
 
+pub use backup::{BackupError, Frozen, NewState};
 pub use config::{Config, Member, PeerTls};
 pub use data_dir::{Identity, stored_identity};
 pub use fatal::FatalReason;
@@ -44,6 +46,8 @@ pub use peers::{DiscoverError, Discovered, LinkError, discover};
 pub use propose::ProposeError;
 pub use read_index::ReadError;
 pub use start::{StartError, start};
+pub use state::RestoreError;
+pub use state_file::StateFileError;
 /// Bounds of `Metrics::wal.fsync_buckets`, in seconds.
 pub use wal::FSYNC_BUCKETS_S;
 

@@ -260,6 +260,11 @@ fn newest_voters(
 
 /// The first entry of a new cluster's log: its members. The same bytes on every member.
 fn first_entry(members: &[Member]) -> Result<RaftEntry, StartError> {
+    let payload = openraft::EntryPayload::Membership(first_membership(members)?);
+    Ok(RaftEntry { log_id: log_id(0, 0), payload })
+}
+
+pub(crate) fn first_membership(members: &[Member]) -> Result<Membership, StartError> {
     let voters = members.iter().filter(|member| !member.is_learner).map(|member| member.id).collect();
     let node = |member: &Member| Node {
         name: member.name.clone(),
@@ -268,9 +273,8 @@ fn first_entry(members: &[Member]) -> Result<RaftEntry, StartError> {
     };
     let nodes: std::collections::BTreeMap<u64, Node> =
         members.iter().map(|member| (member.id, node(member))).collect();
-    let membership = Membership::new(vec![voters], nodes)
-        .map_err(|error| StartError::Config(format!("initial cluster: {error}")))?;
-    Ok(RaftEntry { log_id: log_id(0, 0), payload: openraft::EntryPayload::Membership(membership) })
+    Membership::new(vec![voters], nodes)
+        .map_err(|error| StartError::Config(format!("initial cluster: {error}")))
 }
 
 fn raft_config(config: &Config, quarantined: bool) -> Result<Arc<openraft::Config>, StartError> {
