@@ -60,7 +60,7 @@ pub(crate) async fn bootstrap(config: &Config, tls: Option<&PeerTls>) -> Result<
 }
 
 /// The ids that the flags give to the members of a new cluster.
-fn first_members(config: &Config) -> Bootstrap {
+pub(crate) fn first_members(config: &Config) -> Bootstrap {
     let mut urls: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (name, url) in &config.initial_cluster {
         urls.entry(name).or_default().push(url.to_string());

@@ -357,7 +357,7 @@ impl Config {
     }
 
     /// This member must be in the list of first members, with the addresses that it advertises.
-    fn check_cluster(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check_cluster(&self) -> Result<(), ConfigError> {
         if self.initial_cluster.is_empty() {
             return Ok(());
         }

@@ -5,6 +5,7 @@
 //! Not here: the log and Raft (`replica`), what a command does (`mvcc`).
 
 mod auth;
+pub mod backup;
 mod bootstrap;
 mod cluster;
 pub mod command;

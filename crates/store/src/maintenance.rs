@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use wire::etcdserverpb::{self as pb, maintenance_server::Maintenance};
 
 use crate::{
-    VERSION,
+    VERSION, backup,
     context::{Context, Learner},
     gate::{self, AlarmList, Authorized, StatusOf},
     status,
@@ -144,8 +144,9 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<SnapshotStream>, Status> {
-        self.admit_maintenance(&request, Learner::Serves)?;
-        Err(status::not_built("Snapshot"))
+        let allowed = self.admit_maintenance(&request, Learner::Serves)?;
+        let blobs = backup::stream(allowed.replica(), &self.context.config.data_dir).await?;
+        Ok(Response::new(Box::pin(blobs)))
     }
 
     async fn move_leader(

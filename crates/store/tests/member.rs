@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+#[path = "member/backup.rs"]
+mod backup;
 #[path = "member/cluster.rs"]
 mod cluster;
 #[path = "member/http.rs"]

@@ -1,0 +1,246 @@
+//! Snapshots that leave a member, and members that begin with one.
+
+use std::path::{Path, PathBuf};
+
+use bolt::{Entry, Reader};
+use sha2::{Digest as _, Sha256};
+use store::backup::restore::{Options, RestoreError, restore};
+use tempfile::TempDir;
+use tokio_stream::StreamExt as _;
+use wire::etcdserverpb as pb;
+
+use super::one::{Member, config};
+
+/// Keys with several versions, a transaction, a deletion, a compaction, leases, a user.
+async fn filled() -> Member {
+    let member = Member::start().await;
+    let mut kv = member.client.kv.clone();
+    for number in 0..300 {
+        member.put(&format!("k{:03}", number % 100), &format!("value {number}")).await;
+    }
+    member.put("large", &"x".repeat(1 << 20)).await;
+    let put = |key: &str| pb::RequestOp {
+        request: Some(pb::request_op::Request::RequestPut(pb::PutRequest {
+            key: key.to_owned().into(),
+            value: "together".into(),
+            ..Default::default()
+        })),
+    };
+    let success = vec![put("t1"), put("t2"), put("t3")];
+    kv.txn(pb::TxnRequest { success, ..Default::default() }).await.unwrap();
+    let mut lease = member.client.lease.clone();
+    lease.lease_grant(pb::LeaseGrantRequest { ttl: 600, id: 77 }).await.unwrap();
+    kv.put(pb::PutRequest { key: "leased".into(), lease: 77, ..Default::default() }).await.unwrap();
+    member.delete("k007").await;
+    member.compact(250).await;
+    let mut auth = member.client.auth.clone();
+    auth.user_add(pb::AuthUserAddRequest {
+        name: "ada".into(),
+        password: "secret".into(),
+        ..Default::default()
+    })
+    .await
+    .unwrap();
+    auth.role_add(pb::AuthRoleAddRequest { name: "reader".into() }).await.unwrap();
+    auth.user_grant_role(pb::AuthUserGrantRoleRequest { user: "ada".into(), role: "reader".into() })
+        .await
+        .unwrap();
+    member
+}
+
+/// The bytes of a snapshot, after the rules of its stream were checked.
+async fn snapshot(member: &Member) -> Vec<u8> {
+    let mut stream =
+        member.client.maintenance.clone().snapshot(pb::SnapshotRequest {}).await.unwrap().into_inner();
+    let mut blobs = Vec::new();
+    while let Some(blob) = stream.next().await {
+        blobs.push(blob.unwrap());
+    }
+    let hash = blobs.pop().unwrap();
+    assert!(blobs.iter().all(|blob| blob.blob.len() <= 32 << 10 && blob.version == "3.6.0"));
+    let mut left: usize = blobs.iter().map(|blob| blob.blob.len()).sum();
+    for blob in &blobs {
+        left -= blob.blob.len();
+        assert_eq!(blob.remaining_bytes, left as u64);
+    }
+    let mut bytes: Vec<u8> = blobs.into_iter().flat_map(|blob| blob.blob).collect();
+    assert_eq!(hash.blob[..], Sha256::digest(&bytes)[..]);
+    bytes.extend_from_slice(&hash.blob);
+    assert_eq!(bytes.len() % 512, 32);
+    bytes
+}
+
+fn write(folder: &TempDir, bytes: &[u8]) -> PathBuf {
+    let path = folder.path().join("snapshot.db");
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn options(snapshot: &Path, name: &str, data_dir: &Path, url: &str) -> Options {
+    Options {
+        snapshot: snapshot.to_owned(),
+        name: name.into(),
+        initial_cluster: format!("{name}={url}"),
+        initial_cluster_token: "etcd-cluster".into(),
+        initial_advertise_peer_urls: url.into(),
+        data_dir: data_dir.to_owned(),
+        ..Options::default()
+    }
+}
+
+/// Everything a client can see of the keys: a range of all at several revisions, and both checksums.
+async fn seen(member: &Member) -> Vec<String> {
+    let mut seen = Vec::new();
+    for revision in [0, 250, 270, 301] {
+        let all = pb::RangeRequest {
+            key: vec![0].into(),
+            range_end: vec![0].into(),
+            revision,
+            ..Default::default()
+        };
+        let range = member.client.kv.clone().range(all).await.unwrap().into_inner();
+        seen.push(format!("{} {:?}", range.header.unwrap().revision, range.kvs));
+    }
+    let request = pb::HashKvRequest { revision: 0 };
+    let hash = member.client.maintenance.clone().hash_kv(request).await.unwrap().into_inner();
+    seen.push(format!("{} {} {}", hash.hash, hash.compact_revision, hash.hash_revision));
+    seen
+}
+
+#[tokio::test]
+async fn a_member_that_begins_with_a_snapshot_has_what_the_other_had() {
+    let member = filled().await;
+    let before = seen(&member).await;
+    let bytes = snapshot(&member).await;
+    member.stop().await;
+
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, &bytes);
+    let config = config("other", &folder);
+    let url = config.initial_advertise_peer_urls[0].to_string();
+    let restored = restore(&options(&path, "other", &config.data_dir, &url)).unwrap();
+    let again = restore(&options(&path, "other", &config.data_dir, &url)).unwrap_err();
+    assert!(matches!(again, RestoreError::DataDir(_)), "{again}");
+    assert!(again.to_string().ends_with("not empty or could not be read"), "{again}");
+
+    let member = Member::run(config, folder, None).await;
+    assert_eq!(seen(&member).await, before);
+    let old = pb::RangeRequest { key: "k001".into(), revision: 249, ..Default::default() };
+    let refused = member.client.kv.clone().range(old).await.unwrap_err();
+    assert_eq!(refused.message(), "etcdserver: mvcc: required revision has been compacted");
+    let lease = pb::LeaseTimeToLiveRequest { id: 77, keys: true };
+    let lease = member.client.lease.clone().lease_time_to_live(lease).await.unwrap().into_inner();
+    assert_eq!((lease.granted_ttl, lease.keys), (600, vec!["leased".into()]));
+    let user = pb::AuthUserGetRequest { name: "ada".into() };
+    assert_eq!(member.client.auth.clone().user_get(user).await.unwrap().into_inner().roles, ["reader"]);
+    let members = pb::MemberListRequest::default();
+    let members = member.client.cluster.clone().member_list(members).await.unwrap().into_inner().members;
+    assert_eq!((members.len(), members[0].id), (1, restored.member_id));
+
+    assert_eq!(member.put("after", "1").await, restored.revision + 1);
+    let member = member.restart().await;
+    assert_eq!(member.get("after").await.unwrap().mod_revision, restored.revision + 1);
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_has_etcds_buckets() {
+    let member = filled().await;
+    let bytes = snapshot(&member).await;
+    let reader = Reader::open(bytes).unwrap();
+    let mut buckets = Vec::new();
+    for entry in reader.entries(&reader.root()).unwrap() {
+        let Entry::Bucket { name, bucket } = entry.unwrap() else { panic!("a pair beside the buckets") };
+        let entries = reader.entries(&bucket).unwrap().map(Result::unwrap).count();
+        buckets.push(format!("{} {entries}", String::from_utf8(name.to_vec()).unwrap()));
+    }
+    assert_eq!(
+        buckets.iter().map(|text| text.split(' ').next().unwrap()).collect::<Vec<_>>(),
+        [
+            "alarm",
+            "auth",
+            "authRoles",
+            "authUsers",
+            "cluster",
+            "key",
+            "lease",
+            "members",
+            "members_removed",
+            "meta"
+        ]
+    );
+    let size = |name: &str| buckets.iter().any(|text| text == name);
+    assert!(size("authUsers 1") && size("lease 1") && size("members 1") && size("meta 6"), "{buckets:?}");
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn three_members_that_begin_with_one_snapshot_are_a_cluster() {
+    let member = filled().await;
+    let before = seen(&member).await;
+    let bytes = snapshot(&member).await;
+    member.stop().await;
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, &bytes);
+    let mut configs: Vec<_> = ["a", "b", "c"].iter().map(|name| config(name, &folder)).collect();
+    let url = |config: &store::Config| config.initial_advertise_peer_urls[0].clone();
+    let cluster: Vec<_> = configs.iter().map(|config| (config.name.clone(), url(config))).collect();
+    let text: Vec<String> = cluster.iter().map(|(name, url)| format!("{name}={url}")).collect();
+    for config in &mut configs {
+        config.initial_cluster = cluster.clone();
+        let mut options = options(&path, &config.name, &config.data_dir, &url(config).to_string());
+        options.initial_cluster = text.join(",");
+        restore(&options).unwrap();
+    }
+    let starts = configs.into_iter().map(|config| Member::run(config, TempDir::new().unwrap(), None));
+    let members = futures_util::future::join_all(starts).await;
+    for member in &members {
+        assert_eq!(seen(member).await, before);
+    }
+    let revision = members[0].put("new", "1").await;
+    for member in &members {
+        assert_eq!(member.get("new").await.unwrap().mod_revision, revision);
+    }
+    for member in members {
+        member.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn damaged_snapshots_are_refused_and_revisions_can_be_raised() {
+    let member = filled().await;
+    let bytes = snapshot(&member).await;
+    let revision = member.put("last", "1").await - 1;
+    member.stop().await;
+    let folder = TempDir::new().unwrap();
+    let url = "http://127.0.0.1:2380";
+    let attempt = |name: &str, bytes: &[u8], change: &dyn Fn(&mut Options)| {
+        let path = write(&folder, bytes);
+        let mut options = options(&path, name, &folder.path().join(name), url);
+        change(&mut options);
+        restore(&options)
+    };
+    let mut damaged = bytes.clone();
+    damaged[20_000] ^= 1;
+    let error = attempt("a", &damaged, &|_| {}).unwrap_err();
+    assert!(error.to_string().starts_with("expected sha256 ["), "{error}");
+    let plain = &bytes[..bytes.len() - 32];
+    let error = attempt("b", plain, &|_| {}).unwrap_err();
+    assert_eq!(error.to_string(), "snapshot missing hash but --skip-hash-check=false");
+    let restored = attempt("c", plain, &|options| options.skip_hash_check = true).unwrap();
+    assert_eq!(restored.revision, revision);
+    let raised = attempt("d", &bytes, &|options| {
+        options.bump_revision = 1_000_000;
+        options.mark_compacted = true;
+    });
+    assert_eq!(raised.unwrap().revision, revision + 1_000_000);
+    let error = attempt("e", &bytes, &|options| options.initial_cluster = "x=http://127.0.0.1:1".into());
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "couldn't find local name \"e\" in the initial cluster configuration"
+    );
+    assert!(matches!(
+        attempt("f", b"no database", &|options| options.skip_hash_check = true),
+        Err(RestoreError::Database { .. })
+    ));
+}
