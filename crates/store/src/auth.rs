@@ -2,6 +2,7 @@
 //!
 //! Not here: who may do what (mvcc's `authorize`), the form of tokens (tokens.rs).
 
+pub(crate) mod jwt;
 pub(crate) mod tokens;
 
 use std::sync::Arc;
@@ -101,6 +102,8 @@ impl Auth for AuthService {
         // No `admit` of the caller: an old token must not hinder getting a new one.
         let pb::AuthenticateRequest { name, password } = request.into_inner();
         self.context.barrier().await?;
+        // Read before the password is compared: a change in between makes the token an old one.
+        let auth_revision = self.context.gate.identify(|users| users.auth_revision());
         let (enabled, user) = self.context.gate.authorize(&Caller::Anonymous, Login { name })?.user();
         if !enabled {
             return Err(Refusal::AuthNotEnabled.into());
@@ -116,7 +119,8 @@ impl Auth for AuthService {
         if !matches!(verified, Ok(Ok(true))) {
             return Err(Refusal::AuthFailed.into());
         }
-        let token = self.context.tokens.issue(&user);
+        let token = self.context.tokens.issue(&user, auth_revision);
+        let token = token.map_err(|error| Status::unknown(error.to_string()))?;
         Ok(Response::new(pb::AuthenticateResponse { header: Some(self.context.header_now()), token }))
     }
 

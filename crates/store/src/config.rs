@@ -2,9 +2,10 @@
 //!
 //! Not here: the syntax of flags (flags.rs), ids of the first members (bootstrap.rs).
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
+    auth::jwt::{Jwt, JwtError},
     flags::Flags,
     tls::parse_suites,
     url::{Url, UrlError},
@@ -100,7 +101,10 @@ pub struct Config {
     pub auto_compaction: AutoCompaction,
     pub learners_max: usize,
     pub strict_reconfig_check: bool,
+    /// Of simple tokens.
     pub auth_token_ttl: Duration,
+    /// None: simple tokens.
+    pub jwt: Option<Arc<Jwt>>,
     pub bcrypt_cost: u32,
     /// Also count how long requests take.
     pub metrics_extensive: bool,
@@ -192,6 +196,7 @@ impl Config {
             learners_max: 1,
             strict_reconfig_check: true,
             auth_token_ttl: Duration::from_secs(300),
+            jwt: None,
             bcrypt_cost: 10,
             metrics_extensive: false,
         }
@@ -283,10 +288,18 @@ impl Config {
                 return Err(invalid("tls-min-version", &format!("{min}..{max}"), "no such TLS versions"));
             }
         };
-        match flags.value("auth-token") {
-            "simple" | "" => {}
-            other => return Err(invalid("auth-token", other, "only simple is supported yet")),
-        }
+        self.jwt = match flags.value("auth-token").split_once(',').unwrap_or((flags.value("auth-token"), ""))
+        {
+            ("simple" | "", _) => None,
+            ("jwt", options) => Some(Arc::new(Jwt::from_options(options).map_err(|error| match error {
+                // etcd says no more than this.
+                JwtError::Method | JwtError::Read { .. } => {
+                    invalid("auth-token", "jwt", format!("{} ({error})", JwtError::Options))
+                }
+                error => invalid("auth-token", "jwt", error),
+            })?)),
+            (kind, _) => return Err(invalid("auth-token", kind, JwtError::Options)),
+        };
         self.bcrypt_cost = number(flags, "bcrypt-cost")?;
         if !(4..=31).contains(&self.bcrypt_cost) {
             return Err(invalid("bcrypt-cost", flags.value("bcrypt-cost"), "must be 4 to 31"));
@@ -577,6 +590,14 @@ mod tests {
             (
                 "--self-signed-cert-validity=0",
                 "invalid value \"0\" for flag -self-signed-cert-validity: must be at least 1",
+            ),
+            (
+                "--auth-token=other",
+                "invalid value \"other\" for flag -auth-token: auth: invalid auth options",
+            ),
+            (
+                "--auth-token=jwt,sign-method=ES256",
+                "invalid value \"jwt\" for flag -auth-token: auth: missing key data",
             ),
             ("--auto-compaction-mode=x", "unknown auto-compaction-mode \"x\""),
         ] {

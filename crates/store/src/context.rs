@@ -12,7 +12,12 @@ use tonic::{Extensions, Request, Status, metadata::MetadataMap};
 use wire::etcdserverpb as pb;
 
 use crate::{
-    auth::tokens::Tokens, config::Config, gate::Gate, metrics::Metrics, status::Refusal, watch::hub::Hub,
+    auth::{jwt::Claims, tokens::Tokens},
+    config::Config,
+    gate::Gate,
+    metrics::Metrics,
+    status::Refusal,
+    watch::hub::Hub,
 };
 
 /// Who is at the other end of a connection, by its verified certificate; travels in a request's extensions.
@@ -53,7 +58,7 @@ impl Context {
             leadership: gate.leadership(),
             metrics: Metrics::default(),
             hub: Hub::new(gate.revision()),
-            tokens: Tokens::new(config.auth_token_ttl),
+            tokens: Tokens::new(config.auth_token_ttl, config.jwt.clone()),
             gate,
             config,
             shutdown,
@@ -139,7 +144,9 @@ impl Context {
                 (Some(token), _) => {
                     let text = token.to_str().map_err(|_| Refusal::InvalidToken)?;
                     let text = text.strip_prefix("Bearer ").unwrap_or(text);
-                    self.tokens.verify(text, |name| store.user(name)).ok_or(Refusal::InvalidToken)?
+                    let claims = self.tokens.verify(text, store.auth_revision(), |name| store.user(name));
+                    let Claims { name, auth_revision } = claims.ok_or(Refusal::InvalidToken)?;
+                    return Ok(Caller::User { name, auth_revision });
                 }
                 (None, Some(user)) => user.0.to_string(),
                 (None, None) => return Ok(Caller::Anonymous),

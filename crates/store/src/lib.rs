@@ -32,6 +32,7 @@ mod tls;
 mod url;
 mod watch;
 
+pub use auth::jwt::{Jwt, JwtError};
 pub use bootstrap::BootstrapError;
 pub use config::{AutoCompaction, ClusterState, Config, ConfigError, TlsFiles, TlsRules, TlsVersions};
 pub use flags::{FlagError, Flags};

@@ -3,30 +3,39 @@
 //! `NAME.EXPIRY.MAC`: the user's name in base64, seconds since 1970 in decimal, and an HMAC-SHA256 of both in base64.
 //! The key is the user's replicated password hash, so a token dies with a changed password or a deleted user, and a
 //! member that has just restarted still takes it. etcd keeps its simple tokens in memory and slides their end; clients
-//! of either get a new one when told `invalid auth token`.
+//! of either get a new one when told `invalid auth token`. With `--auth-token jwt` they are those of jwt.rs instead.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac as _};
 use mvcc::UserView;
 use sha2::Sha256;
 
+use super::jwt::{Claims, Jwt, JwtError};
+
 /// Longest token that is looked at.
 const TOKEN_SIZE_BYTES_MAX: usize = 4096;
 
 pub(crate) struct Tokens {
     lifetime: Duration,
+    jwt: Option<Arc<Jwt>>,
 }
 
 impl Tokens {
-    pub(crate) fn new(lifetime: Duration) -> Tokens {
-        Tokens { lifetime }
+    pub(crate) fn new(lifetime: Duration, jwt: Option<Arc<Jwt>>) -> Tokens {
+        Tokens { lifetime, jwt }
     }
 
-    /// A token for a user whose password was just verified.
-    pub(crate) fn issue(&self, user: &UserView) -> String {
-        self.issue_at(user, now_s())
+    /// A token for a user whose password was just verified, when users and roles were at `auth_revision`.
+    pub(crate) fn issue(&self, user: &UserView, auth_revision: u64) -> Result<String, JwtError> {
+        match &self.jwt {
+            Some(jwt) => jwt.issue(&user.name, auth_revision),
+            None => Ok(self.issue_at(user, now_s())),
+        }
     }
 
     fn issue_at(&self, user: &UserView, now_s: u64) -> String {
@@ -35,9 +44,17 @@ impl Tokens {
         format!("{body}.{mac}")
     }
 
-    /// The user's name if the token is genuine and not too old.
-    pub(crate) fn verify(&self, token: &str, user: impl FnOnce(&str) -> Option<UserView>) -> Option<String> {
-        verify_at(token, user, now_s())
+    /// Whose token it is, if it is genuine and not too old. A simple token counts as made at `auth_revision`.
+    pub(crate) fn verify(
+        &self,
+        token: &str,
+        auth_revision: u64,
+        user: impl FnOnce(&str) -> Option<UserView>,
+    ) -> Option<Claims> {
+        match &self.jwt {
+            Some(jwt) => jwt.verify(token),
+            None => verify_at(token, user, now_s()).map(|name| Claims { name, auth_revision }),
+        }
     }
 }
 
@@ -75,7 +92,7 @@ mod tests {
 
     #[test]
     fn only_a_genuine_fresh_token_of_a_living_user_is_taken() {
-        let tokens = Tokens::new(Duration::from_secs(300));
+        let tokens = Tokens::new(Duration::from_secs(300), None);
         let token = tokens.issue_at(&user("ana", "hash"), 1000);
         let check = |token: &str, hash: Option<&'static str>, now_s| {
             verify_at(token, |name| hash.map(|hash| user(name, hash)), now_s)

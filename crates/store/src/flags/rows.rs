@@ -89,7 +89,7 @@ rows! {
     Value Missing "host-whitelist" "*" "Host names accepted without TLS.";
 
     // Authentication.
-    Value Honoured "auth-token" "simple" "Kind of token: simple.";
+    Value Honoured "auth-token" "simple" "simple, or jwt,sign-method=NAME,pub-key=FILE,priv-key=FILE,ttl=5m.";
     Value Honoured "bcrypt-cost" "10" "Cost of password hashes, 4 to 31.";
     Value Honoured "auth-token-ttl" "300" "Seconds that an unused token lives.";
 
