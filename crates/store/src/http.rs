@@ -23,7 +23,8 @@ pub(crate) struct HttpService {
 impl HttpService {
     pub(crate) fn new(own: Own, services: Services) -> HttpService {
         let message_size_bytes_max = own.context.config.request_size_bytes_max * 2;
-        HttpService { gateway: Gateway::new(services, message_size_bytes_max), own }
+        let streams_max = own.context.config.concurrent_streams_max;
+        HttpService { gateway: Gateway::new(services, message_size_bytes_max, streams_max), own }
     }
 
     pub(crate) async fn answer(&self, request: Request<Incoming>, scope: Scope) -> Response<Body> {

@@ -2,6 +2,8 @@
 //!
 //! No message has code of its own here: descriptors translate, and the call goes through the same services as any
 //! other, so checks and errors are the same. Streams answer one JSON object per line.
+//! To the store the gateway is one client: all its calls share the streams that `--max-concurrent-streams` gives to a
+//! connection, and wait for one.
 //! Not here: websockets.
 
 use std::{collections::HashMap, sync::Arc};
@@ -17,6 +19,7 @@ use prost_reflect::{
     DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions,
 };
 use serde_json::{Deserializer, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Status, body::Body};
 
 use super::answer;
@@ -85,16 +88,27 @@ pub(crate) struct Gateway {
     services: Services,
     routes: Arc<HashMap<&'static str, MethodDescriptor>>,
     body_size_bytes_max: usize,
+    streams: Arc<Semaphore>,
 }
 
 impl Gateway {
-    pub(crate) fn new(services: Services, body_size_bytes_max: usize) -> Gateway {
+    pub(crate) fn new(
+        services: Services,
+        body_size_bytes_max: usize,
+        concurrent_streams_max: u32,
+    ) -> Gateway {
         let method = |path: &'static str| {
             let (service, name) = path.split_once('/')?;
             POOL.as_ref()?.get_service_by_name(service)?.methods().find(|method| method.name() == name)
         };
         let routes = ROUTES.iter().filter_map(|(path, target)| Some((*path, method(target)?))).collect();
-        Gateway { services, routes: Arc::new(routes), body_size_bytes_max }
+        let streams = usize::try_from(concurrent_streams_max).unwrap_or(usize::MAX);
+        Gateway {
+            services,
+            routes: Arc::new(routes),
+            body_size_bytes_max,
+            streams: Arc::new(Semaphore::new(streams.min(Semaphore::MAX_PERMITS))),
+        }
     }
 
     pub(crate) async fn answer(&self, path: &str, request: Request<Incoming>) -> Response<Body> {
@@ -136,6 +150,10 @@ impl Gateway {
         if let Some(token) = token {
             request.headers_mut().insert("token", token);
         }
+        // Waits as long as the client does, as a stream over the limit of a connection would.
+        let Ok(stream) = self.streams.clone().acquire_owned().await else {
+            return refusal(&Status::unavailable("the gateway is closed"));
+        };
         let response = self.services.call(request).await;
         if let Some(status) =
             Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok)
@@ -143,7 +161,7 @@ impl Gateway {
             return refusal(&status);
         }
         if method.is_server_streaming() {
-            return lines(method.output(), response.into_body());
+            return lines(method.output(), response.into_body(), stream);
         }
         match unary(method.output(), response.into_body()).await {
             Ok(text) => answer(StatusCode::OK, "application/json", text),
@@ -229,11 +247,12 @@ struct Lines {
     body: Body,
     buffer: BytesMut,
     done: bool,
+    _stream: OwnedSemaphorePermit,
 }
 
 /// The messages of a stream, each as a line `{"result":...}`, a failure as `{"error":...}`.
-fn lines(descriptor: MessageDescriptor, body: Body) -> Response<Body> {
-    let state = Lines { descriptor, body, buffer: BytesMut::new(), done: false };
+fn lines(descriptor: MessageDescriptor, body: Body, stream: OwnedSemaphorePermit) -> Response<Body> {
+    let state = Lines { descriptor, body, buffer: BytesMut::new(), done: false, _stream: stream };
     let stream = stream::unfold(state, |mut state| async move {
         let line = state.next().await?;
         Some((Ok::<_, std::convert::Infallible>(Frame::data(line)), state))
@@ -277,8 +296,10 @@ impl Lines {
     }
 }
 
+/// etcd 3.6's form, and behind it the field in which clients of 3.5 and before look for the text.
 fn error_body(status: &Status) -> Value {
-    serde_json::json!({ "code": i32::from(status.code()), "message": status.message(), "details": [] })
+    let (code, message) = (i32::from(status.code()), status.message());
+    serde_json::json!({ "code": code, "message": message, "details": [], "error": message })
 }
 
 /// A failed call, with the HTTP status that grpc-gateway gives its code.

@@ -105,9 +105,15 @@ async fn the_gateway_speaks_json() {
             "/v3/kv/range",
             "{}",
             400,
-            r#"{"code":3,"message":"etcdserver: key is not provided","details":[]}"#,
+            r#"{"code":3,"message":"etcdserver: key is not provided","details":[],"error":"etcdserver: key is not provided"}"#,
         ),
-        ("POST", "/v3/kv/nothing", "{}", 404, r#"{"code":5,"message":"Not Found","details":[]}"#),
+        (
+            "POST",
+            "/v3/kv/nothing",
+            "{}",
+            404,
+            r#"{"code":5,"message":"Not Found","details":[],"error":"Not Found"}"#,
+        ),
         ("GET", "/v3/kv/range", "", 405, "Method Not Allowed\n"),
     ] {
         assert_eq!(
@@ -130,5 +136,27 @@ async fn the_gateway_speaks_json() {
     line(r#""events":[{"kv":{"key":"Zm9v","create_revision":"2""#).await;
     member.put("foo", "again").await;
     line(r#""mod_revision":"3""#).await;
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn the_gateway_shares_the_streams_of_one_connection() {
+    let member = Member::start_with(|config| config.concurrent_streams_max = 2).await;
+    let watch = r#"{"create_request":{"key":"Zm9v"}}"#;
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let mut stream = BufReader::new(open(&member, "POST", "/v3/watch", watch).await);
+        let mut line = String::new();
+        while !line.contains("created") {
+            line.clear();
+            assert!(stream.read_line(&mut line).await.unwrap() > 0, "the watch begins");
+        }
+        streams.push(stream);
+    }
+    let range = || ask(&member, "POST", "/v3/kv/range", r#"{"key":"Zm9v"}"#);
+    let waited = tokio::time::timeout(std::time::Duration::from_millis(500), range()).await;
+    assert!(waited.is_err(), "{waited:?}");
+    streams.pop();
+    assert_eq!(range().await.0, 200);
     member.stop().await;
 }
