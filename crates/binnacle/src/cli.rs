@@ -29,7 +29,8 @@ pub(crate) enum Command {
     LocalCluster(LocalCluster),
     /// Show why a pod was placed on its node, or why it is pending
     Explain(Explain),
-    /// Run the store alone; takes etcd's flags (also when started under the name `etcd`)
+    /// Run the store alone; takes etcd's flags (also when started under the name `etcd`).
+    /// `store restore SNAPSHOT` makes a data directory from an etcd snapshot, with etcdutl's flags
     #[command(disable_help_flag = true)]
     Store(Passed),
     /// Run the API server alone; takes kube-apiserver's flags (also as `kube-apiserver`)
@@ -44,6 +45,9 @@ pub(crate) enum Command {
     /// Talk to the store; takes etcdctl's commands and flags (also as `etcdctl`)
     #[command(disable_help_flag = true)]
     Ctl(Passed),
+    /// Look into snapshots and restore them; takes the flags of `etcdutl snapshot` (also as `etcdutl`)
+    #[command(disable_help_flag = true)]
+    Utl(Passed),
     /// One member of `local-cluster`; started by it
     #[command(hide = true)]
     Member(Member),

@@ -9,6 +9,7 @@ mod local_cluster;
 mod logging;
 mod member;
 mod pki;
+mod restore;
 mod signals;
 mod up;
 
@@ -32,6 +33,7 @@ const PROGRAM_NAMES: &[(&str, &str)] = &[
     ("kube-scheduler", "scheduler"),
     ("kube-controller-manager", "controllers"),
     ("etcdctl", "ctl"),
+    ("etcdutl", "utl"),
 ];
 
 fn main() -> ExitCode {
@@ -43,6 +45,9 @@ fn main() -> ExitCode {
         Command::Member(options) => {
             logging::install(Format::Json, Level::INFO);
             block_on(member::run(options))
+        }
+        Command::Store(passed) if passed.arguments.first().is_some_and(|word| word == "restore") => {
+            restore::store_restore(&passed.arguments[1..])
         }
         Command::Store(passed) => {
             store::command::main(passed.arguments, |options| logging::install(Format::Json, options.level))
@@ -59,7 +64,8 @@ fn main() -> ExitCode {
             logging::install(Format::Json, Level::INFO);
             controllers::command::main(passed.arguments)
         }
-        Command::Ctl(passed) => ctl::command::main(passed.arguments),
+        Command::Ctl(passed) => ctl::command::main(passed.arguments, restore::from_snapshot),
+        Command::Utl(passed) => restore::utl(passed.arguments),
     }
 }
 

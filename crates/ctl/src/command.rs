@@ -9,10 +9,13 @@ mod lease;
 mod lock;
 mod maintenance;
 mod member;
+mod snapshot;
 mod txn;
 mod watch;
 
 use std::{ffi::OsString, process::ExitCode};
+
+pub use snapshot::{Restore, SnapshotRestore};
 
 use crate::{
     failure::Failure,
@@ -22,7 +25,7 @@ use crate::{
 };
 
 /// Runs one command line; `arguments` come without the program's name.
-pub fn main(arguments: Vec<OsString>) -> ExitCode {
+pub fn main(arguments: Vec<OsString>, restore: Restore) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -32,7 +35,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     };
     let arguments =
         arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>();
-    let result = runtime.block_on(run(&arguments));
+    let result = runtime.block_on(run(&arguments, restore));
     // A blocked read of standard input must not hold the end of the program.
     runtime.shutdown_background();
     match result {
@@ -46,7 +49,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-async fn run(arguments: &[String]) -> Result<(), Failure> {
+async fn run(arguments: &[String], restore: Restore) -> Result<(), Failure> {
     let mut line = Line::parse(arguments)?;
     let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
     let (length, group) = match words.as_slice() {
@@ -77,6 +80,9 @@ async fn run(arguments: &[String]) -> Result<(), Failure> {
             "Error: unknown command {group:?} for \"etcdctl\"\nRun 'etcdctl --help' for usage."
         ));
         return Err(Failure::error(format!("unknown command {group:?} for \"etcdctl\"")));
+    }
+    if let ("snapshot", "status" | "restore") = (group.as_str(), subcommand.as_str()) {
+        return snapshot::run(&subcommand, &line, &options, restore);
     }
     let session = Session::open(options).await?;
     match group.as_str() {
@@ -146,6 +152,17 @@ fn flags_of(group: &str, subcommand: &str) -> &'static [&'static str] {
         ("user", "get") => &["detail"],
         ("user", "passwd") => &["interactive"],
         ("role", "grant-permission" | "revoke-permission") => &["prefix", "from-key"],
+        ("snapshot", "restore") => &[
+            "name",
+            "initial-cluster",
+            "initial-cluster-token",
+            "initial-advertise-peer-urls",
+            "data-dir",
+            "wal-dir",
+            "skip-hash-check",
+            "bump-revision",
+            "mark-compacted",
+        ],
         ("lock", _) => &["ttl"],
         ("elect", _) => &["listen"],
         _ => &[],

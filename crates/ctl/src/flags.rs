@@ -34,8 +34,17 @@ const SWITCHES: &[&str] = &[
     "no-password",
     "detail",
     "listen",
+    "skip-hash-check",
+    "mark-compacted",
 ];
 const VALUES: &[&str] = &[
+    "name",
+    "initial-cluster",
+    "initial-cluster-token",
+    "initial-advertise-peer-urls",
+    "data-dir",
+    "wal-dir",
+    "bump-revision",
     "endpoints",
     "cacert",
     "cert",
