@@ -144,7 +144,7 @@ impl StateMachine {
         self.log.applied(next);
         self.state.durable(next);
         self.state.announce_install();
-        tracing::info!(index = next.saturating_sub(1), "installed a snapshot");
+        tracing::info!(index = next.saturating_sub(1), "applied snapshot");
         Ok(())
     }
 
