@@ -10,7 +10,7 @@
 //! ...                        any number of lines
 //! ```
 //!
-//! Invariants: each command runs in a shell in a folder of its own with `set -o pipefail`, ends within 60 s, and sees the
+//! Invariants: each command runs in a shell in a folder of its own with `set -o pipefail`, ends within 120 s, and sees the
 //! cluster through variables: `STORES`, `STORE1`.., `API1`.., `KUBECONFIG`, `DIR` (the cluster's), `FILES` (the script's).
 
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use anyhow::{Result, bail};
 use harness::cluster::LocalCluster;
 
 const EVENTUALLY_TIMEOUT: Duration = Duration::from_secs(30);
-const COMMAND_TIMEOUT_S: &str = "60";
+const COMMAND_TIMEOUT_S: &str = "120";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expect {
