@@ -14,6 +14,7 @@ use wire::etcdserverpb as pb;
 use crate::{
     auth::{jwt::Claims, tokens::Tokens},
     config::Config,
+    convert::Freshness,
     gate::Gate,
     metrics::Metrics,
     status::Refusal,
@@ -23,6 +24,9 @@ use crate::{
 /// Who is at the other end of a connection, by its verified certificate; travels in a request's extensions.
 #[derive(Debug, Clone)]
 pub(crate) struct CertificateUser(pub Arc<str>);
+
+/// How long a serializable read waits for a revision that this member has not applied yet.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Which requests a learner serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +162,19 @@ impl Context {
     /// After this, what this member has applied holds everything acknowledged before the call.
     pub(crate) async fn barrier(&self) -> Result<(), Status> {
         self.gate.barrier().await
+    }
+
+    /// What a read waits for. A serializable one that names a revision which is not here yet waits too, for a moment:
+    /// clients learn revisions from one member and read at them from another (clientv3's software transactions do), and
+    /// this member may only be behind. Whether the revision exists, the read finds out itself.
+    pub(crate) async fn catch_up(&self, freshness: Freshness) -> Result<(), Status> {
+        if !freshness.serializable {
+            return self.barrier().await;
+        }
+        if freshness.revision_max > self.revision() && self.has_leader() {
+            let _late_is_no_error = tokio::time::timeout(CATCH_UP_TIMEOUT, self.barrier()).await;
+        }
+        Ok(())
     }
 
     /// Writes through the log. Gives the store's revision after it.

@@ -12,22 +12,30 @@ use wire::{etcdserverpb as pb, mvccpb};
 
 use crate::status::{self, Refusal};
 
-/// A read and whether it may be answered from this member's own state.
-pub(crate) struct RangeAsked {
-    pub query: RangeQuery,
+/// What the ranges of one request need to have been applied before this member answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Freshness {
+    /// All may be answered from this member's own state.
     pub serializable: bool,
+    /// The highest revision that one names; 0 if all read the latest.
+    pub revision_max: i64,
 }
 
-/// A transaction and whether all its ranges may be answered from this member's own state.
+pub(crate) struct RangeAsked {
+    pub query: RangeQuery,
+    pub freshness: Freshness,
+}
+
 pub(crate) struct TxnAsked {
     pub txn: Txn,
-    pub serializable: bool,
+    pub freshness: Freshness,
 }
 
 pub(crate) fn range(request: pb::RangeRequest) -> Result<RangeAsked, Status> {
     let query = range_query(&request)?;
     mvcc::check_range(&query).map_err(status::check)?;
-    Ok(RangeAsked { query, serializable: request.serializable })
+    let freshness = Freshness { serializable: request.serializable, revision_max: query.revision.max(0) };
+    Ok(RangeAsked { query, freshness })
 }
 
 pub(crate) fn put(request: pb::PutRequest) -> Result<Put, Status> {
@@ -43,10 +51,10 @@ pub(crate) fn delete_range(request: pb::DeleteRangeRequest) -> Result<DeleteRang
 }
 
 pub(crate) fn txn(request: pb::TxnRequest, operations_max: usize) -> Result<TxnAsked, Status> {
-    let mut serializable = true;
-    let txn = txn_command(request, &mut serializable)?;
+    let mut freshness = Freshness { serializable: true, revision_max: 0 };
+    let txn = txn_command(request, &mut freshness)?;
     mvcc::check_txn(&txn, operations_max).map_err(status::check)?;
-    Ok(TxnAsked { txn, serializable })
+    Ok(TxnAsked { txn, freshness })
 }
 
 fn range_query(request: &pb::RangeRequest) -> Result<RangeQuery, Status> {
@@ -94,26 +102,27 @@ fn delete_command(request: pb::DeleteRangeRequest) -> DeleteRange {
 }
 
 /// Depth is bounded: the message decoder refuses more than 100 levels before this runs.
-fn txn_command(request: pb::TxnRequest, serializable: &mut bool) -> Result<Txn, Status> {
+fn txn_command(request: pb::TxnRequest, freshness: &mut Freshness) -> Result<Txn, Status> {
     let compare = request.compare.into_iter().map(compare).collect::<Result<_, _>>()?;
     let mut operations = |list: Vec<pb::RequestOp>| -> Result<Vec<Op>, Status> {
-        list.into_iter().map(|op| operation(op, serializable)).collect()
+        list.into_iter().map(|op| operation(op, freshness)).collect()
     };
     let success = operations(request.success)?;
     let failure = operations(request.failure)?;
     Ok(Txn { compare, success, failure })
 }
 
-fn operation(op: pb::RequestOp, serializable: &mut bool) -> Result<Op, Status> {
+fn operation(op: pb::RequestOp, freshness: &mut Freshness) -> Result<Op, Status> {
     use pb::request_op::Request;
     Ok(match op.request.ok_or(Refusal::EmptyOperation)? {
         Request::RequestRange(range) => {
-            *serializable &= range.serializable;
+            freshness.serializable &= range.serializable;
+            freshness.revision_max = freshness.revision_max.max(range.revision);
             Op::Range(range_query(&range)?)
         }
         Request::RequestPut(put) => Op::Put(put_command(put)),
         Request::RequestDeleteRange(delete) => Op::DeleteRange(delete_command(delete)),
-        Request::RequestTxn(txn) => Op::Txn(txn_command(txn, serializable)?),
+        Request::RequestTxn(txn) => Op::Txn(txn_command(txn, freshness)?),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The KV service: reads at a revision, writes through the log.
 //!
-//! Invariants: a linearizable read passes the barrier before it looks; a long read is taken in pieces at one pinned
+//! Invariants: a linearizable read passes the barrier before it looks (`catch_up`); a long read is taken in pieces at one pinned
 //! revision, so it holds up neither writes nor other reads.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -40,9 +40,7 @@ impl Kv for KvService {
         let learner = if request.get_ref().serializable { Learner::Serves } else { Learner::Refuses };
         let caller = self.context.admit(&request, learner)?;
         let asked = convert::range(request.into_inner())?;
-        if !asked.serializable {
-            self.context.barrier().await?;
-        }
+        self.context.catch_up(asked.freshness).await?;
         let reply = read(&self.context.gate.authorize(&caller, asked.query)?).await?;
         Ok(Response::new(convert::range_response(self.context.header(reply.revision), reply)))
     }
@@ -53,16 +51,14 @@ impl Kv for KvService {
     ) -> Result<Response<RangeStream>, Status> {
         let learner = if request.get_ref().serializable { Learner::Serves } else { Learner::Refuses };
         let caller = self.context.admit(&request, learner)?;
-        let RangeAsked { query, serializable } = convert::range(request.into_inner())?;
+        let RangeAsked { query, freshness } = convert::range(request.into_inner())?;
         if query.sort.is_some() {
             return Err(Status::unimplemented("RangeStream does not support custom sort orders"));
         }
         if query.is_filtered() {
             return Err(Status::unimplemented("RangeStream does not support revision filters"));
         }
-        if !serializable {
-            self.context.barrier().await?;
-        }
+        self.context.catch_up(freshness).await?;
         Ok(Response::new(self.pieces(self.context.gate.authorize(&caller, query)?)))
     }
 
@@ -95,9 +91,7 @@ impl Kv for KvService {
         let caller = self.context.admit(&request, Learner::Refuses)?;
         let asked = convert::txn(request.into_inner(), self.context.config.txn_operations_max)?;
         let (revision, reply) = if asked.txn.is_read_only() {
-            if !asked.serializable {
-                self.context.barrier().await?;
-            }
+            self.context.catch_up(asked.freshness).await?;
             self.context.gate.authorize(&caller, ReadTxn(asked.txn))?.read()?
         } else {
             match self.context.propose(caller, Command::Txn(asked.txn)).await? {

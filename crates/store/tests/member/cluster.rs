@@ -69,6 +69,27 @@ async fn every_member_reads_writes_watches_and_keeps_leases() {
     join_all(members.into_iter().map(Member::stop)).await;
 }
 
+/// clientv3's software transactions take a revision from one member and read at it, serializable, from another.
+#[tokio::test]
+async fn a_revision_that_one_member_told_can_be_read_at_every_other_at_once() {
+    let members = three().await;
+    for round in 0..40 {
+        let revision = members[round % 3].put("k", &round.to_string()).await;
+        let get = pb::RangeRequest { key: "k".into(), revision, serializable: true, ..Default::default() };
+        let range = pb::RequestOp { request: Some(pb::request_op::Request::RequestRange(get.clone())) };
+        for other in &members {
+            let txn = pb::TxnRequest { success: vec![range.clone()], ..Default::default() };
+            other.client.kv.clone().txn(txn).await.unwrap();
+            let answer = other.client.kv.clone().range(get.clone()).await.unwrap().into_inner();
+            assert_eq!(answer.kvs[0].mod_revision, revision);
+        }
+    }
+    let get = pb::RangeRequest { key: "k".into(), revision: 1000, serializable: true, ..Default::default() };
+    let refused = members[0].client.kv.clone().range(get).await.unwrap_err();
+    assert_eq!(refused.message(), "etcdserver: mvcc: required revision is a future revision");
+    join_all(members.into_iter().map(Member::stop)).await;
+}
+
 #[tokio::test]
 async fn without_a_quorum_local_reads_go_on_and_the_rest_says_why_not() {
     let mut members = three().await;
