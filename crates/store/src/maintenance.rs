@@ -13,7 +13,7 @@ use crate::{
     VERSION, backup,
     context::{Context, Learner},
     gate::{self, AlarmList, Authorized, StatusOf},
-    status,
+    status::{self, Refusal},
 };
 
 #[derive(Clone)]
@@ -116,8 +116,7 @@ impl Maintenance for MaintenanceService {
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
         let allowed = self.admit_maintenance(&request, Learner::Refuses)?;
-        let hash =
-            allowed.replica().read(|store, records| store.hash_kv(records, 0)).map_err(status::range)?;
+        let hash = allowed.hash_kv(0).await?;
         let header = Some(self.context.header_now());
         Ok(Response::new(pb::HashResponse { header, hash: hash.hash }))
     }
@@ -127,11 +126,7 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let allowed = self.admit_maintenance(&request, Learner::Refuses)?;
-        let revision = request.into_inner().revision;
-        let hash = allowed
-            .replica()
-            .read(|store, records| store.hash_kv(records, revision))
-            .map_err(status::range)?;
+        let hash = allowed.hash_kv(request.into_inner().revision).await?;
         Ok(Response::new(pb::HashKvResponse {
             header: Some(self.context.header_now()),
             hash: hash.hash,
@@ -163,9 +158,25 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        use pb::downgrade_request::DowngradeAction as Asked;
         self.admit_maintenance(&request, Learner::Refuses)?;
-        Err(status::not_built("Downgrade"))
+        let pb::DowngradeRequest { action, version } = request.into_inner();
+        let refusal = match Asked::try_from(action) {
+            Ok(Asked::Validate | Asked::Enable) if !is_version(&version) => Refusal::DowngradeFormat,
+            // No version is a target: no earlier program reads what this one writes.
+            Ok(Asked::Validate | Asked::Enable) => Refusal::DowngradeTarget,
+            Ok(Asked::Cancel) => Refusal::NoDowngrade,
+            Err(_) => return Err(Status::invalid_argument(format!("unknown downgrade action {action}"))),
+        };
+        Err(refusal.into())
     }
+}
+
+/// `3.5` or `3.5.0`, perhaps with a pre-release behind it.
+fn is_version(text: &str) -> bool {
+    let release = text.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Vec<&str> = release.split('.').collect();
+    matches!(numbers.len(), 2 | 3) && numbers.iter().all(|number| number.parse::<u32>().is_ok())
 }
 
 fn alarm_kind(alarm: i32) -> Result<Option<AlarmKind>, Status> {

@@ -33,6 +33,12 @@ pub(crate) enum Refusal {
     RoleEmpty,
     #[error("given member URLs are invalid")]
     MemberUrls,
+    #[error("wrong downgrade target version format")]
+    DowngradeFormat,
+    #[error("invalid downgrade target version")]
+    DowngradeTarget,
+    #[error("no inflight downgrade job")]
+    NoDowngrade,
     #[error("mvcc: database space exceeded")]
     NoSpace,
     #[error("server stopped")]
@@ -53,10 +59,12 @@ impl From<Refusal> for Status {
             | Refusal::PermissionNotGiven
             | Refusal::UserEmpty
             | Refusal::RoleEmpty
+            | Refusal::DowngradeFormat
+            | Refusal::DowngradeTarget
             | Refusal::MemberUrls => Code::InvalidArgument,
             Refusal::NoLeader | Refusal::Stopped | Refusal::Learner => Code::Unavailable,
             Refusal::InvalidToken => Code::Unauthenticated,
-            Refusal::AuthNotEnabled => Code::FailedPrecondition,
+            Refusal::AuthNotEnabled | Refusal::NoDowngrade => Code::FailedPrecondition,
             Refusal::NoSpace => Code::ResourceExhausted,
         };
         etcd(code, refusal)

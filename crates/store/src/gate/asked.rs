@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use mvcc::{
-    AlarmAction, AlarmCommand, AlarmKind, AlarmMember, Caller, Command, KeyRange, KeyValue, Operation,
-    RangeCursor, RangeError, RangeQuery, RangeReply, Records, Reply, RoleView, Store, Txn, TxnReply,
-    UserView,
+    AlarmAction, AlarmCommand, AlarmKind, AlarmMember, Caller, Command, HashKv, KeyRange, KeyValue,
+    Operation, RangeCursor, RangeError, RangeQuery, RangeReply, Records, Reply, RoleView, Store, Txn,
+    TxnReply, UserView,
 };
 use replica::{Handle, LeaseRemaining, Member};
 use tonic::Status;
@@ -293,6 +293,12 @@ impl Authorized<RoleList> {
 }
 
 impl Authorized<Maintenance> {
+    /// The checksum of all records up to a revision (0: the current one), taken in steps, so that a big store goes on
+    /// meanwhile. A compaction in between makes it begin again.
+    pub(crate) async fn hash_kv(&self, revision: i64) -> Result<HashKv, Status> {
+        super::hash_kv(&self.handle, revision).await.map_err(status::range)
+    }
+
     pub(crate) fn replica(&self) -> &Handle {
         &self.handle
     }
