@@ -62,8 +62,24 @@ impl Authority {
             params.distinguished_name.push(DnType::OrganizationName, *organization);
         }
         params.distinguished_name.push(DnType::CommonName, common_name);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.leaf(dir, common_name, params)
+    }
+
+    /// Issues a server certificate for these names and addresses into `dir`.
+    pub fn server(&self, dir: &Path, common_name: &str, names: &[&str]) -> Result<Leaf> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names)?;
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        // A member's gateway is a client of the member itself.
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.leaf(dir, common_name, params)
+    }
+
+    fn leaf(&self, dir: &Path, common_name: &str, mut params: CertificateParams) -> Result<Leaf> {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let leaf = Leaf {

@@ -5,6 +5,7 @@
 
 pub mod certificates;
 pub mod cluster;
+pub mod etcd;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
