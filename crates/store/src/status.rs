@@ -196,11 +196,6 @@ pub(crate) fn mismatched_reply() -> Status {
     Status::internal("the log answered with a reply of another kind")
 }
 
-/// What this store does not do yet.
-pub(crate) fn not_built(what: &str) -> Status {
-    Status::unimplemented(format!("{what} is not supported by this store yet"))
-}
-
 /// Go's name of a code, as in its error texts and in the label `grpc_code`.
 pub(crate) fn code_name(code: Code) -> &'static str {
     match code {
