@@ -1,0 +1,138 @@
+//! What clients asked, what they were told, and when.
+//!
+//! Times are nanoseconds of the harness's monotonic clock, the only clock that is compared. Every value that is written
+//! is written once in a run, so a value names its write.
+
+use std::fmt;
+
+/// One of the keys of a run.
+pub type Key = u32;
+/// Names the write that wrote it.
+pub type Value = u64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Linearizable.
+    Get {
+        key: Key,
+    },
+    Put {
+        key: Key,
+        value: Value,
+    },
+    Delete {
+        key: Key,
+    },
+    /// A transaction: if the key's modification revision is `expected_revision`, put; else get.
+    /// `expected` is the value that the client saw at that revision (`None` with revision 0: absent).
+    Swap {
+        key: Key,
+        expected_revision: i64,
+        expected: Option<Value>,
+        value: Value,
+    },
+}
+
+impl Request {
+    pub fn key(&self) -> Key {
+        match *self {
+            Request::Get { key }
+            | Request::Put { key, .. }
+            | Request::Delete { key }
+            | Request::Swap { key, .. } => key,
+        }
+    }
+
+    pub fn value(&self) -> Option<Value> {
+        match *self {
+            Request::Put { value, .. } | Request::Swap { value, .. } => Some(value),
+            Request::Get { .. } | Request::Delete { .. } => None,
+        }
+    }
+}
+
+/// What a key held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub value: Value,
+    pub create_revision: i64,
+    pub mod_revision: i64,
+    pub version: i64,
+}
+
+/// An answer; `revision` is that of its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Found {
+        revision: i64,
+        entry: Option<Entry>,
+    },
+    Put {
+        revision: i64,
+    },
+    Deleted {
+        revision: i64,
+        existed: bool,
+    },
+    Swapped {
+        revision: i64,
+    },
+    /// The comparison failed; what was there instead.
+    Kept {
+        revision: i64,
+        entry: Option<Entry>,
+    },
+}
+
+impl Answer {
+    pub fn revision(&self) -> i64 {
+        match *self {
+            Answer::Found { revision, .. }
+            | Answer::Put { revision }
+            | Answer::Deleted { revision, .. }
+            | Answer::Swapped { revision }
+            | Answer::Kept { revision, .. } => revision,
+        }
+    }
+
+    /// Whether a change was made at `revision`.
+    pub fn changed(&self) -> bool {
+        matches!(self, Answer::Put { .. } | Answer::Swapped { .. } | Answer::Deleted { existed: true, .. })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done(Answer),
+    /// Certainly without effect.
+    Refused(String),
+    /// It may have happened, or may still happen.
+    Unknown(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    pub client: usize,
+    /// Position of the member that was asked.
+    pub member: usize,
+    pub call_ns: u64,
+    pub return_ns: u64,
+    pub request: Request,
+    pub outcome: Outcome,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |ns: u64| std::time::Duration::from_nanos(ns).as_secs_f64();
+        write!(
+            f,
+            "client {} through member {} from {:.6} s to {:.6} s: {:?} -> {:?}",
+            self.client,
+            self.member,
+            seconds(self.call_ns),
+            seconds(self.return_ns),
+            self.request,
+            self.outcome
+        )
+    }
+}

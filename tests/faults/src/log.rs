@@ -1,0 +1,107 @@
+//! The order of all changes, as watches told it, and the state at each revision.
+//!
+//! Every operation of the workload changes one key, so a change has a revision of its own and revisions have no gaps.
+//! A log that the members tell differently, or with a gap or repeat, is a finding by itself.
+
+use std::collections::BTreeMap;
+
+use crate::history::{Entry, Key, Value};
+
+/// One event of a watch. `value` is `None` for a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub revision: i64,
+    pub key: Key,
+    pub value: Option<Value>,
+}
+
+/// The first revision that a change of a new cluster can have.
+pub const FIRST_REVISION: i64 = 2;
+
+#[derive(Debug, Default)]
+pub struct Log {
+    changes: Vec<Change>,
+    /// Per key what it held since which revision; `None` while absent.
+    entries: BTreeMap<Key, Vec<(i64, Option<Entry>)>>,
+}
+
+impl Log {
+    /// From the events that each member's watch delivered, in the order of delivery, from the first revision on.
+    /// `Err`: the first place where a stream is not ordered, unique and complete, or where two members differ.
+    pub fn agreed(streams: &[Vec<Change>]) -> Result<Log, String> {
+        for (member, stream) in streams.iter().enumerate() {
+            for (position, change) in stream.iter().enumerate() {
+                let expected = FIRST_REVISION + i64::try_from(position).expect("fewer than 2^63 events");
+                if change.revision != expected {
+                    return Err(format!(
+                        "the watch through member {member} delivered {change:?} where revision {expected} was due"
+                    ));
+                }
+            }
+        }
+        let Some((longest, changes)) = streams.iter().enumerate().max_by_key(|(_, stream)| stream.len())
+        else {
+            return Ok(Log::default());
+        };
+        for (member, stream) in streams.iter().enumerate() {
+            if let Some((one, other)) = stream.iter().zip(changes).find(|(one, other)| one != other) {
+                return Err(format!("members disagree: {member} told {one:?}, {longest} told {other:?}"));
+            }
+            if stream.len() != changes.len() {
+                return Err(format!(
+                    "the watch through member {member} ended after {} changes, that through {longest} after {}",
+                    stream.len(),
+                    changes.len()
+                ));
+            }
+        }
+        Log::new(changes.clone())
+    }
+
+    /// `Err`: a deletion of a key that was absent.
+    pub fn new(changes: Vec<Change>) -> Result<Log, String> {
+        let mut entries: BTreeMap<Key, Vec<(i64, Option<Entry>)>> = BTreeMap::new();
+        for change in &changes {
+            let versions = entries.entry(change.key).or_default();
+            let before = versions.last().and_then(|(_, entry)| *entry);
+            let after = match (change.value, before) {
+                (Some(value), Some(before)) => Some(Entry {
+                    value,
+                    create_revision: before.create_revision,
+                    mod_revision: change.revision,
+                    version: before.version + 1,
+                }),
+                (Some(value), None) => Some(Entry {
+                    value,
+                    create_revision: change.revision,
+                    mod_revision: change.revision,
+                    version: 1,
+                }),
+                (None, Some(_)) => None,
+                (None, None) => return Err(format!("{change:?} deletes a key that was absent")),
+            };
+            versions.push((change.revision, after));
+        }
+        Ok(Log { changes, entries })
+    }
+
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    pub fn last_revision(&self) -> i64 {
+        self.changes.last().map_or(FIRST_REVISION - 1, |change| change.revision)
+    }
+
+    pub fn change(&self, revision: i64) -> Option<&Change> {
+        let position = usize::try_from(revision - FIRST_REVISION).ok()?;
+        self.changes.get(position)
+    }
+
+    /// What the key held at `revision`.
+    pub fn entry(&self, key: Key, revision: i64) -> Option<Entry> {
+        let versions = self.entries.get(&key)?;
+        let after = versions.partition_point(|(since, _)| *since <= revision);
+        versions[..after].last().and_then(|(_, entry)| *entry)
+    }
+}
