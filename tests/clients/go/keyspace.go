@@ -44,7 +44,8 @@ func keys(ctx context.Context, c *cluster) error {
 	if err != nil {
 		return err
 	}
-	count, err := c.client.Get(ctx, "k/1", clientv3.WithRange("k/4"), clientv3.WithCountOnly(), clientv3.WithSerializable())
+	count, err := c.client.Get(ctx, "k/1", clientv3.WithRange("k/4"), clientv3.WithCountOnly(),
+		clientv3.WithSerializable(), clientv3.WithRev(put.Header.Revision)) // the revision: a follower may be behind
 	if err != nil {
 		return err
 	}
@@ -284,6 +285,11 @@ func packages(ctx context.Context, c *cluster) error {
 		return err
 	}
 	named, err := manager.List(ctx)
+	// List reads serializably: a follower may answer from before the put, in real etcd too.
+	for err == nil && len(named) == 0 && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+		named, err = manager.List(ctx)
+	}
 	if err != nil {
 		return err
 	}
