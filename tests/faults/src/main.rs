@@ -29,17 +29,11 @@ struct Arguments {
 async fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     for seed in arguments.seed..arguments.seed.saturating_add(arguments.runs) {
-        let dir = tempfile::Builder::new().prefix("binnacle-faults-").tempdir()?;
         let settings = Settings { seed, length: Duration::from_secs(arguments.seconds) };
-        match run(dir.path(), &settings).await {
+        match run(&settings).await {
             Ok(report) => println!("{report}"),
             Err(error) => {
-                let kept = dir.keep();
-                println!(
-                    "seed {seed}: {error:#}\nrepeat: --seed {seed} --seconds {}; data and logs: {}",
-                    arguments.seconds,
-                    kept.display()
-                );
+                println!("{error:#}\nrepeat: --seed {seed} --seconds {}", arguments.seconds);
                 return Ok(ExitCode::FAILURE);
             }
         }

@@ -3,16 +3,16 @@
 //! A run ends with an error when something was violated, when the healed cluster did not come back, or when the run
 //! proves nothing because no fault took effect or too little was answered.
 
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use harness::etcd::EtcdCluster;
 use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
 use wire::etcdserverpb as pb;
 
-use crate::cluster::{Cluster, MEMBERS};
+use crate::cluster;
 use crate::history::{Operation, Outcome};
 use crate::linear;
 use crate::log::Log;
@@ -20,7 +20,9 @@ use crate::schedule::{self, Fault, Kind, Target};
 use crate::search::{self, Hint, Hints, Verdict};
 use crate::workload::{self, Shared};
 
+pub const MEMBERS: usize = 3;
 const CLIENTS: usize = 9;
+const STARTED_WITHIN: Duration = Duration::from_secs(60);
 /// From the end of the last fault until every member answers.
 const HEALED_WITHIN: Duration = Duration::from_secs(30);
 /// Below this a run says nothing.
@@ -36,26 +38,34 @@ pub struct Settings {
 /// What a run found, as one JSON object.
 pub type Report = Json;
 
-/// Runs in `dir`; keeps nothing there that a caller needs if it succeeds.
-pub async fn run(dir: &Path, settings: &Settings) -> Result<Report> {
-    let mut cluster = Cluster::start(dir).await?;
+/// Leaves nothing behind if it succeeds; otherwise the error says where the members' data and logs are.
+pub async fn run(settings: &Settings) -> Result<Report> {
+    let mut cluster = EtcdCluster::start(MEMBERS, None, None, &[])?;
+    let result = run_on(&mut cluster, settings).await;
+    result
+        .inspect_err(|_| cluster.dir.disable_cleanup(true))
+        .with_context(|| format!("seed {}; data and logs: {}", settings.seed, cluster.dir.path().display()))
+}
+
+async fn run_on(cluster: &mut EtcdCluster, settings: &Settings) -> Result<Report> {
+    cluster::ready(cluster, STARTED_WITHIN).await?;
     let shared = Shared::new();
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         let member = number % MEMBERS;
         let seed = settings.seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
-        let port = cluster.client_port(member);
-        clients.spawn(workload::run_client(number, member, port, seed, shared.clone()));
+        let url = cluster.client_urls[member].clone();
+        clients.spawn(workload::run_client(number, member, url, seed, shared.clone()));
     }
     let (until, _) = tokio::sync::watch::channel(0);
-    let watchers: Vec<_> = (0..MEMBERS)
-        .map(|member| tokio::spawn(workload::run_watcher(cluster.client_port(member), until.subscribe())))
-        .collect();
+    let urls = cluster.client_urls.iter().cloned();
+    let watchers: Vec<_> =
+        urls.map(|url| tokio::spawn(workload::run_watcher(url, until.subscribe()))).collect();
 
     let faults = schedule::draw(settings.seed, settings.length);
-    let effects = inject(&mut cluster, &faults, settings.length).await?;
+    let effects = inject(cluster, &faults, settings.length).await?;
     let healing = Instant::now();
-    cluster.ready(HEALED_WITHIN).await.context("after the last fault")?;
+    cluster::ready(cluster, HEALED_WITHIN).await.context("after the last fault")?;
     let healed = healing.elapsed();
     // A quiet second in which everything must work.
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -65,13 +75,13 @@ pub async fn run(dir: &Path, settings: &Settings) -> Result<Report> {
     while let Some(done) = clients.join_next().await {
         operations.extend(done??);
     }
-    until.send_replace(last_revision(&cluster).await?);
+    until.send_replace(last_revision(cluster).await?);
     let mut streams = Vec::new();
     for (member, watcher) in watchers.into_iter().enumerate() {
         let done = tokio::time::timeout(HEALED_WITHIN, watcher).await;
         streams.push(done.with_context(|| format!("the watch through member {member} stands still"))???);
     }
-    same_state(&cluster).await?;
+    same_state(cluster).await?;
 
     let checking = Instant::now();
     let log = Log::agreed(&streams).map_err(|violation| anyhow::anyhow!("VIOLATION: {violation}"))?;
@@ -151,7 +161,7 @@ impl Effect {
 }
 
 /// Begins and ends the faults at their times; afterwards all members run.
-async fn inject(cluster: &mut Cluster, faults: &[Fault], length: Duration) -> Result<Vec<Effect>> {
+async fn inject(cluster: &mut EtcdCluster, faults: &[Fault], length: Duration) -> Result<Vec<Effect>> {
     let started = Instant::now();
     let mut effects = Vec::new();
     // (when it is over, kind, members), in no order.
@@ -194,8 +204,8 @@ async fn inject(cluster: &mut Cluster, faults: &[Fault], length: Duration) -> Re
     Ok(effects)
 }
 
-async fn victims(cluster: &Cluster, target: Target) -> Vec<usize> {
-    let leader = cluster.leader().await.unwrap_or(0);
+async fn victims(cluster: &EtcdCluster, target: Target) -> Vec<usize> {
+    let leader = cluster::leader(cluster).await.unwrap_or(0);
     match target {
         Target::Leader => vec![leader],
         Target::Follower => vec![(leader + 1) % MEMBERS],
@@ -204,19 +214,19 @@ async fn victims(cluster: &Cluster, target: Target) -> Vec<usize> {
     }
 }
 
-async fn last_revision(cluster: &Cluster) -> Result<i64> {
-    let mut client = cluster.client(0)?;
+async fn last_revision(cluster: &EtcdCluster) -> Result<i64> {
+    let mut client = cluster::client(&cluster.client_urls[0])?;
     let answer = client.kv.range(pb::RangeRequest { key: "k".into(), ..Default::default() }).await?;
     Ok(answer.into_inner().header.context("an answer without a header")?.revision)
 }
 
 /// All members have the same revision and the same keys and versions, soon.
-async fn same_state(cluster: &Cluster) -> Result<()> {
+async fn same_state(cluster: &EtcdCluster) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let mut hashes = Vec::new();
-        for member in 0..MEMBERS {
-            hashes.push(cluster.state_hash(member).await?);
+        for url in &cluster.client_urls {
+            hashes.push(cluster::state_hash(url).await?);
         }
         if hashes.windows(2).all(|pair| pair[0] == pair[1]) {
             return Ok(());

@@ -71,12 +71,12 @@ fn entry(kv: &mvccpb::KeyValue) -> Result<Entry> {
 pub async fn run_client(
     number: usize,
     member: usize,
-    port: u16,
+    url: String,
     seed: u64,
     shared: Arc<Shared>,
 ) -> Result<Vec<Operation>> {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut client = client(port)?;
+    let mut client = client(&url)?;
     let mut operations = Vec::new();
     // Per key what this client saw last, for the comparison of a swap.
     let mut seen: Vec<Option<Entry>> = vec![None; KEYS as usize];
@@ -197,36 +197,30 @@ fn revision(header: Option<&pb::ResponseHeader>) -> Result<i64> {
 }
 
 /// Collects every change through one member until it has seen `until` (0: not known yet).
-pub async fn run_watcher(port: u16, until: tokio::sync::watch::Receiver<i64>) -> Result<Vec<Change>> {
+pub async fn run_watcher(url: String, mut until: tokio::sync::watch::Receiver<i64>) -> Result<Vec<Change>> {
     let mut changes: Vec<Change> = Vec::new();
-    let mut ended = until.clone();
-    let enough = |changes: &[Change]| {
-        let until = *until.borrow();
-        until > 0 && changes.last().map_or(FIRST_REVISION - 1, |change| change.revision) >= until
-    };
-    while !enough(&changes) {
-        let from = changes.last().map_or(FIRST_REVISION, |change| change.revision + 1);
+    loop {
+        let seen = changes.last().map_or(FIRST_REVISION - 1, |change| change.revision);
+        let end = *until.borrow_and_update();
+        if end > 0 && seen >= end {
+            return Ok(changes);
+        }
         tokio::select! {
-            result = follow(port, from, &mut changes) => match result? {
-                Followed::Lost => tokio::time::sleep(PAUSE_AFTER_ERROR).await,
-            },
-            // The end is known now, or became known and is reached while the stream stays silent.
-            () = async {
-                if ended.changed().await.is_err() { std::future::pending::<()>().await; }
-            } => {}
-            () = tokio::time::sleep(Duration::from_millis(500)), if *until.borrow() > 0 => {}
+            lost = follow(&url, seen + 1, &mut changes) => {
+                lost?;
+                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+            }
+            // The end became known, and may be what the stream has delivered already.
+            Ok(()) = until.changed() => {}
+            // It is known, and the stream stays silent once it is reached.
+            () = tokio::time::sleep(Duration::from_millis(500)), if end > 0 => {}
         }
     }
-    Ok(changes)
-}
-
-enum Followed {
-    Lost,
 }
 
 /// Appends what one stream delivers. An answer that cannot be is an error; a lost stream is not.
-async fn follow(port: u16, from: i64, changes: &mut Vec<Change>) -> Result<Followed> {
-    let mut client = client(port)?;
+async fn follow(url: &str, from: i64, changes: &mut Vec<Change>) -> Result<()> {
+    let mut client = client(url)?;
     let create = pb::WatchCreateRequest {
         key: PREFIX.into(),
         range_end: wire::prefix_end(PREFIX.as_bytes()),
@@ -236,7 +230,7 @@ async fn follow(port: u16, from: i64, changes: &mut Vec<Change>) -> Result<Follo
     let request =
         pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) };
     let requests = tokio_stream::StreamExt::chain(tokio_stream::once(request), tokio_stream::pending());
-    let Ok(answer) = client.watch.watch(requests).await else { return Ok(Followed::Lost) };
+    let Ok(answer) = client.watch.watch(requests).await else { return Ok(()) };
     let mut stream = answer.into_inner();
     while let Ok(Some(response)) = stream.message().await {
         if response.canceled {
@@ -250,5 +244,5 @@ async fn follow(port: u16, from: i64, changes: &mut Vec<Change>) -> Result<Follo
             changes.push(Change { revision: kv.mod_revision, key: number(name)?, value });
         }
     }
-    Ok(Followed::Lost)
+    Ok(())
 }

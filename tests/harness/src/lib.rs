@@ -1,16 +1,17 @@
 //! Starts the built binary as real processes for the suites in `tests/`.
 //!
 //! Invariants: nothing here links the product; a suite sees what a user sees. Every process started here is stopped when
-//! its handle is dropped, and every port is one that the system just gave. Not here: what is checked (the suites).
+//! its handle is dropped, and every port was free a moment ago. Not here: what is checked (the suites).
 
 pub mod certificates;
 pub mod cluster;
 pub mod etcd;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::TcpListener;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// The binary under test: `BINNACLE_BIN`, or the one that cargo built beside the running test.
 pub fn binary() -> Result<PathBuf> {
@@ -29,12 +30,22 @@ pub fn binary() -> Result<PathBuf> {
     }
 }
 
-/// `count` different ports of the loopback interface that were free a moment ago.
+/// `count` different ports of the loopback interface that were free a moment ago. They lie below those that the system
+/// gives to outgoing connections, so that none of these takes the port of a member while it is down.
 pub fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    Ok(listeners
-        .iter()
-        .map(|listener| Ok(listener.local_addr()?.port()))
-        .collect::<Result<_, std::io::Error>>()?)
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 22_000;
+    // Each map's hasher has keys of its own, from the system.
+    let start = RandomState::new().hash_one(std::process::id());
+    let candidates =
+        (0..u64::from(COUNT)).map(|step| FIRST + (start.wrapping_add(step) % u64::from(COUNT)) as u16);
+    let mut held = Vec::new();
+    for port in candidates {
+        if held.len() == count {
+            break;
+        }
+        held.extend(TcpListener::bind(("127.0.0.1", port)).ok().map(|listener| (port, listener)));
+    }
+    ensure!(held.len() == count, "only {} of {count} ports are free", held.len());
+    Ok(held.into_iter().map(|(port, _)| port).collect())
 }
