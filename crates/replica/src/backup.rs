@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mvcc::{Revision, Row};
+use wal::Disk;
 
 use crate::config::Member;
-use crate::data_dir::{DataDir, Identity, sync_dir};
+use crate::data_dir::{DataDir, Identity};
 use crate::flusher::FlushError;
 use crate::handle::Handle;
 use crate::raft_types::{Node, StoredMembership, log_id, next_index};
@@ -87,6 +88,7 @@ impl Frozen {
 
 /// A data directory that is being made. Dropped before `finish` it leaves files that nobody starts from.
 pub struct NewState {
+    disk: Arc<dyn Disk>,
     data_dir: DataDir,
     file: NewStateFile,
     unfinished: PathBuf,
@@ -97,13 +99,14 @@ pub struct NewState {
 impl NewState {
     /// For the member `identity` of a cluster that consists of `members`.
     pub fn create(data_dir: &Path, identity: Identity, members: &[Member]) -> Result<NewState, StartError> {
-        let data_dir = DataDir::open(data_dir)?;
+        let disk: Arc<dyn Disk> = Arc::new(wal::RealDisk::new());
+        let data_dir = DataDir::open(disk.clone(), data_dir)?;
         let applied = log_id(0, members.len().max(1) as u64);
         let membership = StoredMembership::new(Some(applied), first_membership(members)?);
         let position = Position { applied: Some(applied), membership, removed: Vec::new() };
         let unfinished = data_dir.incoming_state_file();
-        let file = NewStateFile::create(&unfinished, CACHE_SIZE_BYTES)?;
-        Ok(NewState { data_dir, file, unfinished, identity, position })
+        let file = NewStateFile::create(&*disk, &unfinished, CACHE_SIZE_BYTES)?;
+        Ok(NewState { disk, data_dir, file, unfinished, identity, position })
     }
 
     /// Records must ascend over all calls.
@@ -113,16 +116,16 @@ impl NewState {
 
     /// Makes it durable and the member's own. Answers its revision.
     pub fn finish(self) -> Result<i64, StartError> {
-        let NewState { data_dir, file, unfinished, identity, position } = self;
+        let NewState { disk, data_dir, file, unfinished, identity, position } = self;
         debug_assert!(next_index(position.applied.as_ref()) > 1);
         file.finish(&position)?;
-        let written = StateFile::open(&unfinished, CACHE_SIZE_BYTES)?;
+        let written = StateFile::open(&disk, &unfinished, CACHE_SIZE_BYTES)?;
         let store = state::restore(&written.view()?, mvcc::Limits::default())?;
         written.close();
         let path = data_dir.state_file();
         let directory = path.parent().unwrap_or(&path);
-        std::fs::rename(&unfinished, &path)
-            .and_then(|()| sync_dir(directory))
+        disk.rename(&unfinished, &path)
+            .and_then(|()| disk.sync_directory(directory))
             .map_err(|source| StartError::Io { path: path.clone(), source })?;
         data_dir.set_identity(identity)?;
         Ok(store.revision())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use crate::data_dir::Identity;
+use crate::surroundings::Surroundings;
 
 /// A member as clients see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub struct Config {
     pub proposals_max: usize,
     pub learners_max: usize,
     pub strict_reconfig_check: bool,
+    /// The system's, or a simulation's.
+    pub surroundings: Surroundings,
 }
 
 impl Config {
@@ -104,6 +107,7 @@ impl Config {
             proposals_max: 5_000,
             learners_max: 1,
             strict_reconfig_check: true,
+            surroundings: Surroundings::system(),
         }
     }
 }

@@ -9,15 +9,16 @@
 //! ```
 //! Invariant: a file appears under its name only whole and fsynced. Drawn in docs/formats.md.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
 use parking_lot::Mutex;
+use wal::{DirectoryLock, Disk};
 
 use crate::start::StartError;
+use crate::surroundings::{exists, read_whole, remove, write_whole};
 
 const IDENTITY_MAGIC: &[u8; 8] = b"BNCLMEM1";
 
@@ -30,28 +31,22 @@ pub struct Identity {
 
 /// An opened and locked directory.
 pub(crate) struct DataDir {
+    disk: Arc<dyn Disk>,
     root: PathBuf,
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<Box<dyn DirectoryLock>>>,
 }
 
 impl DataDir {
     /// Creates it with mode 0700 if it is missing.
-    pub(crate) fn open(data_dir: &Path) -> Result<DataDir, StartError> {
+    pub(crate) fn open(disk: Arc<dyn Disk>, data_dir: &Path) -> Result<DataDir, StartError> {
         let root = data_dir.join("member");
         let wrap = |source| StartError::Io { path: root.clone(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(wrap)?;
+        disk.create_directory(&root).map_err(wrap)?;
         let path = root.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(wrap)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(DataDir { root, lock: Mutex::new(Some(lock)) }),
-            Err(fs::TryLockError::WouldBlock) => Err(StartError::Locked { path }),
-            Err(fs::TryLockError::Error(source)) => Err(StartError::Io { path, source }),
+        match disk.lock(&path) {
+            Ok(Some(lock)) => Ok(DataDir { disk, root, lock: Mutex::new(Some(lock)) }),
+            Ok(None) => Err(StartError::Locked { path }),
+            Err(source) => Err(StartError::Io { path, source }),
         }
     }
 
@@ -73,7 +68,7 @@ impl DataDir {
     }
 
     pub(crate) fn identity(&self) -> Result<Option<Identity>, StartError> {
-        read_identity(&self.root.join("identity"))
+        read_identity(&*self.disk, &self.root.join("identity"))
     }
 
     pub(crate) fn set_identity(&self, identity: Identity) -> Result<(), StartError> {
@@ -83,52 +78,36 @@ impl DataDir {
         bytes.put_u64_le(identity.cluster_id);
         bytes.put_u64_le(identity.member_id);
         bytes.put_u32_le(crc32c::crc32c(&bytes));
-        self.write_whole("identity", &bytes).map_err(|source| StartError::Io { path, source })
+        write_whole(&*self.disk, &self.root, "identity", &bytes)
+            .map_err(|source| StartError::Io { path, source })
     }
 
     /// Present while the member may have lost acknowledged log entries (or its whole directory), so that a vote of it
     /// could elect a leader without them. It is removed when a leader has sent everything up to its commit index again.
     pub(crate) fn quarantined(&self) -> bool {
-        self.root.join("quarantine").exists()
+        exists(&*self.disk, &self.root.join("quarantine"))
     }
 
     pub(crate) fn set_quarantine(&self, reason: &str) -> io::Result<()> {
-        self.write_whole("quarantine", reason.as_bytes())
+        write_whole(&*self.disk, &self.root, "quarantine", reason.as_bytes())
     }
 
     pub(crate) fn lift_quarantine(&self) -> io::Result<()> {
-        match fs::remove_file(self.root.join("quarantine")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => sync_dir(&self.root),
-        }
+        remove(&*self.disk, &self.root.join("quarantine"))?;
+        self.disk.sync_directory(&self.root)
     }
-
-    fn write_whole(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.root.join(format!("{name}.new"));
-        let mut file =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.root.join(name))?;
-        sync_dir(&self.root)
-    }
-}
-
-/// Makes renames and removals in a directory durable.
-pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 /// What a data directory says about itself, without opening it. A restarted member keeps the ids that it has, whatever
 /// its flags say about the initial cluster.
-pub fn stored_identity(data_dir: &Path) -> Result<Option<Identity>, StartError> {
-    read_identity(&data_dir.join("member").join("identity"))
+pub fn stored_identity(disk: &dyn Disk, data_dir: &Path) -> Result<Option<Identity>, StartError> {
+    read_identity(disk, &data_dir.join("member").join("identity"))
 }
 
-fn read_identity(path: &Path) -> Result<Option<Identity>, StartError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => Bytes::from(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+fn read_identity(disk: &dyn Disk, path: &Path) -> Result<Option<Identity>, StartError> {
+    let bytes = match read_whole(disk, path) {
+        Ok(Some(bytes)) => Bytes::from(bytes),
+        Ok(None) => return Ok(None),
         Err(source) => return Err(StartError::Io { path: path.to_owned(), source }),
     };
     let corrupt = || StartError::Corrupt { file: path.to_owned(), offset: 0 };
@@ -149,30 +128,34 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, StartError> {
 mod tests {
     use super::*;
 
+    fn disk() -> Arc<dyn Disk> {
+        Arc::new(wal::RealDisk::new())
+    }
+
     #[test]
     fn a_directory_remembers_who_it_belongs_to_and_can_be_open_once() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(stored_identity(directory.path()).unwrap(), None);
-        let open = DataDir::open(directory.path()).unwrap();
+        assert_eq!(stored_identity(&*disk(), directory.path()).unwrap(), None);
+        let open = DataDir::open(disk(), directory.path()).unwrap();
         let identity = Identity { cluster_id: 5, member_id: 6 };
         open.set_identity(identity).unwrap();
-        assert!(matches!(DataDir::open(directory.path()), Err(StartError::Locked { .. })));
+        assert!(matches!(DataDir::open(disk(), directory.path()), Err(StartError::Locked { .. })));
         drop(open);
-        assert_eq!(stored_identity(directory.path()).unwrap(), Some(identity));
-        assert!(DataDir::open(directory.path()).is_ok());
+        assert_eq!(stored_identity(&*disk(), directory.path()).unwrap(), Some(identity));
+        assert!(DataDir::open(disk(), directory.path()).is_ok());
     }
 
     #[test]
     fn a_damaged_identity_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let open = DataDir::open(directory.path()).unwrap();
+        let open = DataDir::open(disk(), directory.path()).unwrap();
         open.set_identity(Identity { cluster_id: 5, member_id: 6 }).unwrap();
         let path = directory.path().join("member/identity");
-        let mut bytes = fs::read(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
         bytes[10] ^= 1;
-        fs::write(&path, &bytes).unwrap();
-        assert!(matches!(stored_identity(directory.path()), Err(StartError::Corrupt { .. })));
-        fs::write(&path, b"short").unwrap();
-        assert!(matches!(stored_identity(directory.path()), Err(StartError::Corrupt { .. })));
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(matches!(stored_identity(&*disk(), directory.path()), Err(StartError::Corrupt { .. })));
+        std::fs::write(&path, b"short").unwrap();
+        assert!(matches!(stored_identity(&*disk(), directory.path()), Err(StartError::Corrupt { .. })));
     }
 }

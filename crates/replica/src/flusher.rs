@@ -1,4 +1,4 @@
-//! Moves what apply produced into the state file, on a thread of its own.
+//! Moves what apply produced into the state file, on a thread of its own (or a task, `Threads::Tasks`).
 //!
 //! Every 100 ms (sooner when much waits) one transaction that is not waited for; about every second one that is fsynced.
 //! Only the latter moves the durable index, behind which the log may be cut. Physical compaction runs here too, in
@@ -7,18 +7,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::time::Duration;
 
 use mvcc::Row;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use crate::fatal::{Fatal, FatalReason};
 use crate::raft_types::next_index;
 use crate::state::State;
 use crate::state_file::{Position, StateFile};
+use crate::surroundings::{Latency, Surroundings, Threads};
 
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 const DURABLE_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,6 +46,8 @@ enum Message {
 #[derive(Clone)]
 pub(crate) struct FlusherHandle {
     sender: SyncSender<Message>,
+    /// Wakes the task, where there is no thread that waits for the channel itself.
+    wake: Arc<Notify>,
     nudged: Arc<AtomicBool>,
     pub counters: Arc<Counters>,
 }
@@ -58,16 +61,23 @@ pub(crate) struct Counters {
     pub rows: AtomicU64,
 }
 
-/// The running thread; `stop` joins it.
+/// The running thread or task; `stop` joins it.
 pub(crate) struct Flusher {
-    thread: Mutex<Option<JoinHandle<()>>>,
+    running: Mutex<Option<Running>>,
     handle: FlusherHandle,
+    surroundings: Surroundings,
+}
+
+enum Running {
+    Thread(std::thread::JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
 }
 
 /// Made before the state machine, which nudges it; started after replay.
 pub(crate) fn channel() -> (FlusherHandle, FlusherInbox) {
     let (sender, receiver) = sync_channel(64);
-    let handle = FlusherHandle { sender, nudged: Arc::default(), counters: Arc::default() };
+    let handle =
+        FlusherHandle { sender, wake: Arc::default(), nudged: Arc::default(), counters: Arc::default() };
     (handle, FlusherInbox(receiver))
 }
 
@@ -78,12 +88,14 @@ impl FlusherHandle {
         if unflushed_size_bytes > NUDGE_SIZE_BYTES && !self.nudged.swap(true, Ordering::Relaxed) {
             // A full queue means that the thread has work already.
             let _ = self.sender.try_send(Message::Nudge);
+            self.wake.notify_one();
         }
     }
 
     pub(crate) async fn flush(&self) -> Result<(), FlushError> {
         let (sender, receiver) = oneshot::channel();
         self.sender.try_send(Message::Flush(sender)).map_err(|_| FlushError)?;
+        self.wake.notify_one();
         receiver.await.map_err(|_| FlushError)
     }
 }
@@ -94,24 +106,49 @@ impl Flusher {
         inbox: FlusherInbox,
         state: Arc<State>,
         fatal: Fatal,
+        surroundings: Surroundings,
     ) -> std::io::Result<Flusher> {
         let written = state.with_core(|core| core.file.position()).ok();
         let durable_at = Instant::now();
-        let mut work =
-            Work { state, handle: handle.clone(), fatal, written, durable_at, durable_written: true };
-        let thread = std::thread::Builder::new().name("flusher".into()).spawn(move || work.run(&inbox.0))?;
-        Ok(Flusher { thread: Mutex::new(Some(thread)), handle })
+        let mut work = Work {
+            state,
+            handle: handle.clone(),
+            fatal,
+            written,
+            durable_at,
+            durable_written: true,
+            flush_at: durable_at + FLUSH_INTERVAL,
+            compacting: false,
+        };
+        let running = match &surroundings.threads {
+            Threads::System => {
+                let thread = std::thread::Builder::new().name("flusher".into());
+                Running::Thread(thread.spawn(move || work.run(&inbox.0))?)
+            }
+            Threads::Tasks(latency) => {
+                let (latency, wake) = (latency.clone(), handle.wake.clone());
+                Running::Task(tokio::spawn(work.run_task(inbox.0, wake, latency)))
+            }
+        };
+        Ok(Flusher { running: Mutex::new(Some(running)), handle, surroundings })
     }
 
-    /// Blocks until the thread has ended.
-    pub(crate) fn stop(&self, flush: bool) {
-        // Fails only when the thread is gone.
-        let _ = self.handle.sender.send(Message::Stop { flush });
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the flusher thread panicked");
+    /// Waits until the thread has ended.
+    pub(crate) async fn stop(&self, flush: bool) {
+        let sender = self.handle.sender.clone();
+        // Both fail only when the thread is gone.
+        let _ = self.surroundings.blocking(move || sender.send(Message::Stop { flush })).await;
+        self.handle.wake.notify_one();
+        let running = self.running.lock().take();
+        let ended = match running {
+            None => return,
+            Some(Running::Task(task)) => task.await.is_ok(),
+            Some(Running::Thread(thread)) => {
+                matches!(self.surroundings.blocking(move || thread.join()).await, Ok(Ok(())))
+            }
+        };
+        if !ended {
+            tracing::error!("the flusher panicked");
         }
     }
 }
@@ -124,43 +161,79 @@ struct Work {
     written: Option<Position>,
     durable_written: bool,
     durable_at: Instant,
+    flush_at: Instant,
+    compacting: bool,
 }
 
 impl Work {
     fn run(&mut self, inbox: &Receiver<Message>) {
-        let mut flush_at = Instant::now() + FLUSH_INTERVAL;
-        let mut compacting = false;
         loop {
-            let until_flush = flush_at.saturating_duration_since(Instant::now());
-            let pause = if compacting { COMPACT_PAUSE.min(until_flush) } else { until_flush };
-            let mut answer = None;
-            match inbox.recv_timeout(pause) {
-                Ok(Message::Nudge) => flush_at = Instant::now(),
-                Ok(Message::Flush(sender)) => answer = Some(sender),
-                Ok(Message::Stop { flush }) => {
-                    if flush && !self.fatal.is_set() {
-                        self.flush(true);
-                    }
-                    return;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+            let message = match inbox.recv_timeout(self.pause()) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
-            }
-            if self.fatal.is_set() {
+            };
+            if !self.turn(message) {
                 return;
             }
-            compacting = self.state.change(|core| core.store.compact_step(COMPACT_KEYS_MAX));
-            if answer.is_some() || Instant::now() >= flush_at {
-                let durable = answer.is_some() || self.durable_at.elapsed() >= DURABLE_INTERVAL;
-                if !self.flush(durable) {
-                    return;
+        }
+    }
+
+    async fn run_task(mut self, inbox: Receiver<Message>, wake: Arc<Notify>, latency: Latency) {
+        loop {
+            let message = match inbox.try_recv() {
+                Err(TryRecvError::Empty) => {
+                    tokio::select! {
+                        () = wake.notified() => {}
+                        () = tokio::time::sleep(self.pause()) => {}
+                    }
+                    inbox.try_recv().ok()
                 }
-                flush_at = Instant::now() + FLUSH_INTERVAL;
-            }
-            if let Some(answer) = answer {
-                let _ = answer.send(());
+                Err(TryRecvError::Disconnected) => return,
+                Ok(message) => Some(message),
+            };
+            tokio::time::sleep(latency()).await;
+            if !self.turn(message) {
+                return;
             }
         }
+    }
+
+    /// How long nothing is to be done if nobody asks.
+    fn pause(&self) -> Duration {
+        let until_flush = self.flush_at.saturating_duration_since(Instant::now());
+        if self.compacting { COMPACT_PAUSE.min(until_flush) } else { until_flush }
+    }
+
+    /// After a message or a pause; `false` when there will be no other turn.
+    fn turn(&mut self, message: Option<Message>) -> bool {
+        let mut answer = None;
+        match message {
+            Some(Message::Nudge) => self.flush_at = Instant::now(),
+            Some(Message::Flush(sender)) => answer = Some(sender),
+            Some(Message::Stop { flush }) => {
+                if flush && !self.fatal.is_set() {
+                    self.flush(true);
+                }
+                return false;
+            }
+            None => {}
+        }
+        if self.fatal.is_set() {
+            return false;
+        }
+        self.compacting = self.state.change(|core| core.store.compact_step(COMPACT_KEYS_MAX));
+        if answer.is_some() || Instant::now() >= self.flush_at {
+            let durable = answer.is_some() || self.durable_at.elapsed() >= DURABLE_INTERVAL;
+            if !self.flush(durable) {
+                return false;
+            }
+            self.flush_at = Instant::now() + FLUSH_INTERVAL;
+        }
+        if let Some(answer) = answer {
+            let _ = answer.send(());
+        }
+        true
     }
 
     /// `false` when the member must end.

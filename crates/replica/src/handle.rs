@@ -21,6 +21,7 @@ use crate::fatal::{Fatal, FatalReason};
 use crate::flusher::{FlushError, Flusher, FlusherHandle};
 use crate::leadership::{Contact, Leadership};
 use crate::leases::{LeaseRemaining, Leases};
+use crate::log_owner::LogOwner;
 use crate::log_store::LogStore;
 use crate::membership::MembershipError;
 use crate::metrics::{Counters, Metrics};
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub waiters: Arc<Waiters>,
     pub leases: Arc<Leases>,
     pub log: LogStore,
+    pub log_owner: LogOwner,
     pub peers: Arc<Peers>,
     pub flusher: Flusher,
     pub flusher_handle: FlusherHandle,
@@ -374,16 +376,17 @@ impl Inner {
             tracing::warn!("raft ended badly");
         }
         inner.waiters.stop();
+        inner.flusher.stop(flush).await;
         let blocking = inner.clone();
-        let stopped = tokio::task::spawn_blocking(move || {
-            blocking.flusher.stop(flush);
+        let stopped = inner.config.surroundings.blocking(move || {
             blocking.log.wal().close();
             blocking.state.with_core(|core| core.file.close());
-            blocking.data_dir.unlock();
         });
         if stopped.await.is_err() {
             tracing::error!("stopping the disk threads panicked");
         }
+        inner.log_owner.ended().await;
+        inner.data_dir.unlock();
         sender.send_replace(true);
     }
 }

@@ -15,6 +15,7 @@ mod handle;
 mod ids;
 mod leadership;
 mod leases;
+mod log_owner;
 mod log_store;
 mod membership;
 mod metrics;
@@ -28,6 +29,7 @@ mod start;
 mod state;
 mod state_file;
 mod state_machine;
+mod surroundings;
 mod waiters;
 mod watchdog;
 
@@ -48,6 +50,7 @@ pub use read_index::ReadError;
 pub use start::{StartError, start};
 pub use state::RestoreError;
 pub use state_file::StateFileError;
+pub use surroundings::{BoxFuture, Latency, Listener, Network, Stream, Surroundings, Threads};
 /// Bounds of `Metrics::wal.fsync_buckets`, in seconds.
 pub use wal::FSYNC_BUCKETS_S;
 

@@ -23,6 +23,7 @@ use wal::Wal;
 use crate::codec;
 use crate::fatal::{Fatal, FatalReason};
 use crate::raft_types::*;
+use crate::surroundings::Surroundings;
 
 /// Replicated in one message at most; more entries travel in the next one.
 const READ_SIZE_BYTES_MAX: u64 = 4 << 20;
@@ -42,6 +43,7 @@ struct Shared {
     /// Payload bytes handed to the log and not yet on disk.
     unwritten_size_bytes: AtomicU64,
     fatal: Fatal,
+    surroundings: Surroundings,
 }
 
 struct Inner {
@@ -67,6 +69,7 @@ impl LogStore {
         durable_next: watch::Receiver<u64>,
         tail_size_bytes_max: usize,
         fatal: Fatal,
+        surroundings: Surroundings,
     ) -> Result<LogStore, codec::CodecError> {
         let vote = recovered.vote.map(|mut bytes| codec::take_vote(&mut bytes)).transpose()?;
         let committed =
@@ -95,6 +98,7 @@ impl LogStore {
             durable_next,
             unwritten_size_bytes: AtomicU64::new(0),
             fatal,
+            surroundings,
         };
         Ok(LogStore { shared: Arc::new(shared) })
     }
@@ -194,7 +198,7 @@ impl LogStore {
         let wal = self.shared.wal.clone();
         let read =
             move || wal.read(start..end, size_bytes_max.min(READ_SIZE_BYTES_MAX)).map_err(io::Error::other);
-        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+        self.shared.surroundings.blocking(read).await.map_err(io::Error::other)?
     }
 
     fn done(&self, what: &'static str) -> wal::Done {

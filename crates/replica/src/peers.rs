@@ -23,6 +23,7 @@ use crate::config::{Member, PeerTls};
 use crate::data_dir::Identity;
 use crate::fatal::{Fatal, FatalReason};
 use crate::raft_types::Node;
+use crate::surroundings::Network;
 
 pub(crate) const CLUSTER_KEY: &str = "binnacle-cluster";
 pub(crate) const FROM_KEY: &str = "binnacle-from";
@@ -35,6 +36,7 @@ type Client = PeerClient<Channel>;
 
 pub(crate) struct Peers {
     identity: Identity,
+    network: Arc<dyn Network>,
     tls: Option<PeerTls>,
     election_timeout: Duration,
     links: Mutex<HashMap<u64, Arc<Link>>>,
@@ -52,11 +54,12 @@ pub(crate) struct Link {
 impl Peers {
     pub(crate) fn new(
         identity: Identity,
+        network: Arc<dyn Network>,
         tls: Option<PeerTls>,
         election_timeout: Duration,
         fatal: Fatal,
     ) -> Arc<Peers> {
-        Arc::new(Peers { identity, tls, election_timeout, links: Mutex::default(), fatal })
+        Arc::new(Peers { identity, network, tls, election_timeout, links: Mutex::default(), fatal })
     }
 
     /// Reuses the connections to a member until its URLs change.
@@ -82,7 +85,7 @@ impl Peers {
     }
 
     fn client(&self, urls: &[String]) -> Result<Client, LinkError> {
-        let channel = connect::channel(urls, self.tls.as_ref(), self.election_timeout)?;
+        let channel = connect::channel(&self.network, urls, self.tls.as_ref(), self.election_timeout)?;
         Ok(sized(PeerClient::new(channel)))
     }
 
@@ -180,6 +183,7 @@ pub enum DiscoverError {
 
 /// Asks the given peer URLs, each for itself, until one of them describes its cluster. For a member that joins.
 pub async fn discover(
+    network: &Arc<dyn Network>,
     peer_urls: &[String],
     tls: Option<&PeerTls>,
     timeout: Duration,
@@ -187,7 +191,7 @@ pub async fn discover(
     let mut last = "no peer URLs given".to_owned();
     let share = timeout / u32::try_from(peer_urls.len().max(1)).unwrap_or(1);
     for url in peer_urls {
-        let channel = connect::channel(std::slice::from_ref(url), tls, Duration::from_secs(1))?;
+        let channel = connect::channel(network, std::slice::from_ref(url), tls, Duration::from_secs(1))?;
         let mut client = sized(PeerClient::new(channel));
         let request = frame(codec::to_bytes(&Question::WhoAreYou));
         match tokio::time::timeout(share, client.ask(request)).await {

@@ -5,11 +5,12 @@
 //! Invariants: every chunk carries its checksum, the last one the number of rows; a receiver that misses anything throws
 //! its file away. Not here: gRPC (peers/), swapping the file (state_machine.rs).
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use mvcc::{Revision, Row, Store};
+use wal::Disk;
 
 use crate::codec::{self, CodecError};
 use crate::raft_types::Vote;
@@ -55,35 +56,59 @@ pub(crate) enum SnapshotError {
     Gone,
 }
 
-/// Writes the whole view into `send`, which blocks while the network is slow and answers `false` when it is gone.
-pub(crate) fn export(
-    view: &StateView,
-    vote: &Vote,
-    mut send: impl FnMut(Bytes) -> bool,
-) -> Result<(), SnapshotError> {
-    let mut deliver = |frame: Bytes| if send(frame) { Ok(()) } else { Err(SnapshotError::Gone) };
-    let mut header = vec![STREAM_VERSION];
-    codec::put_vote(&mut header, vote);
-    header.extend_from_slice(&view.position.to_bytes());
-    deliver(frame(FRAME_HEADER, &header))?;
-    let mut chunk = Chunk::default();
-    for (key, value) in view.meta()? {
-        chunk.meta(&key, &value);
-        if chunk.is_full() {
-            deliver(chunk.take())?;
+/// A view on its way out, frame by frame. Each frame reads the file, so it blocks.
+pub(crate) struct Export {
+    rows: Box<dyn Iterator<Item = Result<Row, StateFileError>> + Send>,
+    header: Option<Bytes>,
+    chunk: Chunk,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Rows,
+    End,
+    Done,
+}
+
+impl Export {
+    pub(crate) fn new(view: &StateView, vote: &Vote) -> Result<Export, SnapshotError> {
+        let mut header = vec![STREAM_VERSION];
+        codec::put_vote(&mut header, vote);
+        header.extend_from_slice(&view.position.to_bytes());
+        let meta = view.meta()?.into_iter().map(|(key, value)| Ok(Row::Meta(key, value)));
+        let records = view.records()?.map(|row| row.map(|(revision, bytes)| Row::Record(revision, bytes)));
+        Ok(Export {
+            rows: Box::new(meta.chain(records)),
+            header: Some(frame(FRAME_HEADER, &header)),
+            chunk: Chunk::default(),
+            stage: Stage::Rows,
+        })
+    }
+
+    /// `None` after the last one.
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, SnapshotError> {
+        if let Some(header) = self.header.take() {
+            return Ok(Some(header));
         }
-    }
-    for row in view.records()? {
-        let (revision, bytes) = row?;
-        chunk.record(revision, &bytes);
-        if chunk.is_full() {
-            deliver(chunk.take())?;
+        while self.stage == Stage::Rows {
+            match self.rows.next().transpose()? {
+                Some(Row::Meta(key, value)) => self.chunk.meta(&key, &value),
+                Some(Row::Record(revision, bytes)) => self.chunk.record(revision, &bytes),
+                // A view has none.
+                Some(Row::DeleteMeta(_) | Row::DeleteRecord(_)) => {}
+                None => self.stage = Stage::End,
+            }
+            if self.chunk.is_full() || (self.stage == Stage::End && !self.chunk.rows.is_empty()) {
+                return Ok(Some(self.chunk.take()));
+            }
         }
+        if self.stage == Stage::Done {
+            return Ok(None);
+        }
+        self.stage = Stage::Done;
+        Ok(Some(frame(FRAME_END, &self.chunk.count.to_le_bytes())))
     }
-    if !chunk.rows.is_empty() {
-        deliver(chunk.take())?;
-    }
-    deliver(frame(FRAME_END, &chunk.count.to_le_bytes()))
 }
 
 #[derive(Default)]
@@ -172,54 +197,78 @@ fn sized(body: &mut Bytes) -> Result<Bytes, SnapshotError> {
     Ok(body.split_to(length))
 }
 
-/// Takes a stream apart on a blocking thread. `next` answers `None` at the end of the stream.
-pub(crate) fn import(
-    path: &Path,
+/// A stream on its way in, frame by frame. Each frame writes the file, so it blocks.
+pub(crate) struct Import {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
     cache_size_bytes: usize,
-    limits: mvcc::Limits,
-    mut next: impl FnMut() -> Option<Bytes>,
-) -> Result<(Vote, Prepared), SnapshotError> {
-    let (kind, mut body) = opened(next().ok_or(SnapshotError::Gone)?)?;
-    if kind != FRAME_HEADER {
-        return Err(SnapshotError::Damaged("no header"));
+    begun: Option<Begun>,
+}
+
+struct Begun {
+    vote: Vote,
+    position: Position,
+    file: NewStateFile,
+    count: u64,
+    /// The last frame was seen.
+    complete: bool,
+}
+
+impl Import {
+    pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf, cache_size_bytes: usize) -> Import {
+        Import { disk, path, cache_size_bytes, begun: None }
     }
-    match body.try_get_u8() {
-        Ok(STREAM_VERSION) => {}
-        Ok(version) => return Err(SnapshotError::Version(version)),
-        Err(_) => return Err(SnapshotError::Damaged("header")),
-    }
-    let vote = codec::take_vote(&mut body)?;
-    let position = Position::from_bytes(body)?;
-    let mut file = NewStateFile::create(path, cache_size_bytes)?;
-    let mut count = 0_u64;
-    loop {
-        let (kind, mut body) = opened(next().ok_or(SnapshotError::Gone)?)?;
+
+    pub(crate) fn take(&mut self, frame: Bytes) -> Result<(), SnapshotError> {
+        let (kind, mut body) = opened(frame)?;
+        let Some(begun) = &mut self.begun else {
+            if kind != FRAME_HEADER {
+                return Err(SnapshotError::Damaged("no header"));
+            }
+            self.begun = Some(self.begin(body)?);
+            return Ok(());
+        };
         match kind {
+            _ if begun.complete => return Err(SnapshotError::Damaged("end")),
             FRAME_ROWS => {
                 let rows = rows(body)?;
-                count += rows.len() as u64;
-                file.add(rows)?;
+                begun.count += rows.len() as u64;
+                begun.file.add(rows)?;
             }
-            FRAME_END if body.try_get_u64_le() == Ok(count) => break,
+            FRAME_END if body.try_get_u64_le() == Ok(begun.count) => begun.complete = true,
             _ => return Err(SnapshotError::Damaged("end")),
         }
+        Ok(())
     }
-    file.finish(&position)?;
-    let file = StateFile::open(path, cache_size_bytes)?;
-    let store = state::restore(&file.view()?, limits)?;
-    Ok((vote, Prepared { store, position, file }))
+
+    fn begin(&self, mut body: Bytes) -> Result<Begun, SnapshotError> {
+        match body.try_get_u8() {
+            Ok(STREAM_VERSION) => {}
+            Ok(version) => return Err(SnapshotError::Version(version)),
+            Err(_) => return Err(SnapshotError::Damaged("header")),
+        }
+        let vote = codec::take_vote(&mut body)?;
+        let position = Position::from_bytes(body)?;
+        let file = NewStateFile::create(&*self.disk, &self.path, self.cache_size_bytes)?;
+        Ok(Begun { vote, position, file, count: 0, complete: false })
+    }
+
+    /// After the last frame: fsyncs, and rebuilds the key space from what was written.
+    pub(crate) fn finish(self, limits: mvcc::Limits) -> Result<(Vote, Prepared), SnapshotError> {
+        let begun = self.begun.filter(|begun| begun.complete).ok_or(SnapshotError::Gone)?;
+        let Begun { vote, position, file, .. } = begun;
+        file.finish(&position)?;
+        let file = StateFile::open(&self.disk, &self.path, self.cache_size_bytes)?;
+        let store = state::restore(&file.view()?, limits)?;
+        Ok((vote, Prepared { store, position, file }))
+    }
 }
 
 /// The view as frames, for a test that has no network.
 #[cfg(test)]
 fn frames(view: &StateView, vote: &Vote) -> Vec<Bytes> {
-    let mut frames = Vec::new();
-    export(view, vote, |frame| {
-        frames.push(frame);
-        true
-    })
-    .unwrap();
-    frames
+    let mut export = Export::new(view, vote).unwrap();
+    std::iter::from_fn(|| export.next().unwrap()).collect()
 }
 
 /// Snapshots that leave at the same time; each pins pages of the state file.
@@ -229,11 +278,17 @@ pub(crate) fn export_slots() -> Arc<tokio::sync::Semaphore> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::raft_types::log_id;
 
+    fn disk() -> Arc<dyn Disk> {
+        Arc::new(wal::RealDisk::new())
+    }
+
     fn filled(directory: &Path) -> StateFile {
-        let file = StateFile::open(&directory.join("s"), 1 << 20).unwrap();
+        let file = StateFile::open(&disk(), &directory.join("s"), 1 << 20).unwrap();
         let mut store = Store::new(mvcc::Limits::default());
         for n in 0..2_000_u64 {
             let put = mvcc::Put {
@@ -255,8 +310,11 @@ mod tests {
     }
 
     fn receive(directory: &Path, frames: Vec<Bytes>) -> Result<(Vote, Prepared), SnapshotError> {
-        let mut frames = frames.into_iter();
-        import(&directory.join("incoming"), 1 << 20, mvcc::Limits::default(), || frames.next())
+        let mut import = Import::new(disk(), directory.join("incoming"), 1 << 20);
+        for frame in frames {
+            import.take(frame)?;
+        }
+        import.finish(mvcc::Limits::default())
     }
 
     #[test]

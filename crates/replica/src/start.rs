@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use openraft::SnapshotPolicy;
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -23,9 +22,9 @@ use crate::flusher::{self, Flusher};
 use crate::handle::{Handle, Inner};
 use crate::leadership::{Contact, Leadership, Watcher};
 use crate::leases::Leases;
+use crate::log_owner::{self, OpenedLog};
 use crate::log_store::LogStore;
 use crate::metrics::Counters;
-use crate::peers::network::Network;
 use crate::peers::{self, Peers};
 use crate::propose::{ForwardTask, Forwarder};
 use crate::raft_types::*;
@@ -34,6 +33,7 @@ use crate::snapshot;
 use crate::state::{self, RestoreError, State};
 use crate::state_file::{StateFile, StateFileError};
 use crate::state_machine::StateMachine;
+use crate::surroundings::{Listener, Network};
 use crate::waiters::Waiters;
 use crate::{Raft, purge, watchdog};
 
@@ -100,7 +100,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Handle
     check(&config)?;
     let data_dir = Arc::new(lock(&config).await?);
     let fresh = check_identity(&data_dir, config.identity)?;
-    let listeners = bind(&config.listen_peer_urls).await?;
+    let listeners = bind(&*config.surroundings.network, &config.listen_peer_urls).await?;
     let opened = open(&config, &data_dir, fresh).await?;
     run(config, data_dir, listeners, opened, shutdown.child_token()).await
 }
@@ -121,7 +121,7 @@ fn check(config: &Config) -> Result<(), StartError> {
 async fn lock(config: &Config) -> Result<DataDir, StartError> {
     let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
     loop {
-        match DataDir::open(&config.data_dir) {
+        match DataDir::open(config.surroundings.disk.clone(), &config.data_dir) {
             Err(StartError::Locked { .. }) if tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -147,10 +147,10 @@ fn check_identity(data_dir: &DataDir, expected: Identity) -> Result<bool, StartE
     }
 }
 
-async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+async fn bind(network: &dyn Network, addresses: &[SocketAddr]) -> Result<Vec<Box<dyn Listener>>, StartError> {
     let mut listeners = Vec::with_capacity(addresses.len());
     for addr in addresses {
-        match TcpListener::bind(addr).await {
+        match network.listen(*addr).await {
             Ok(listener) => listeners.push(listener),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
                 return Err(StartError::PortInUse { addr: *addr });
@@ -164,8 +164,7 @@ async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> 
 /// What the disk had.
 struct Opened {
     state: State,
-    wal: wal::Wal,
-    recovered: wal::Recovered,
+    log: OpenedLog,
     bootstrap: Option<RaftEntry>,
 }
 
@@ -182,15 +181,16 @@ async fn open(config: &Config, data_dir: &Arc<DataDir>, fresh: bool) -> Result<O
         }
     }
     let (blocking_config, blocking_dir) = (config.clone(), data_dir.clone());
-    let task = tokio::task::spawn_blocking(move || open_files(&blocking_config, &blocking_dir));
-    let (state, wal, recovered) = task.await.map_err(|error| StartError::Raft(error.to_string()))??;
+    let opening = config.surroundings.blocking(move || open_files(&blocking_config, &blocking_dir));
+    let (state, log) = opening.await.map_err(|error| StartError::Raft(error.to_string()))??;
+    let recovered = &log.recovered;
     if let wal::Damage::TornTail { file, offset, dropped_bytes } = &recovered.damage {
         tracing::warn!(file = %file.display(), offset, dropped_bytes, "cut off a write that was never acknowledged");
     }
     if let wal::Damage::LostAcknowledged { file, offset, last_good_index, acknowledged_index } =
         &recovered.damage
     {
-        let voters = newest_voters(&state, &recovered, &config.initial_members)?;
+        let voters = newest_voters(&state, recovered, &config.initial_members)?;
         if voters.iter().all(|id| *id == config.identity.member_id) {
             return Err(StartError::Corrupt { file: file.clone(), offset: *offset });
         }
@@ -206,7 +206,7 @@ async fn open(config: &Config, data_dir: &Arc<DataDir>, fresh: bool) -> Result<O
     } else if bootstrap.is_none() && config.new_cluster && !data_dir.quarantined() {
         bootstrap = Some(first_entry(&config.initial_members)?);
     }
-    Ok(Opened { state, wal, recovered, bootstrap })
+    Ok(Opened { state, log, bootstrap })
 }
 
 fn quarantine(data_dir: &DataDir, reason: &str) -> Result<(), StartError> {
@@ -214,9 +214,10 @@ fn quarantine(data_dir: &DataDir, reason: &str) -> Result<(), StartError> {
     data_dir.set_quarantine(reason).map_err(|source| StartError::Io { path, source })
 }
 
-fn open_files(config: &Config, data_dir: &DataDir) -> Result<(State, wal::Wal, wal::Recovered), StartError> {
+fn open_files(config: &Config, data_dir: &DataDir) -> Result<(State, OpenedLog), StartError> {
     let path = data_dir.state_file();
-    let file = Arc::new(StateFile::open(&path, config.state_cache_size_bytes)?);
+    let disk = &config.surroundings.disk;
+    let file = Arc::new(StateFile::open(disk, &path, config.state_cache_size_bytes)?);
     let view = file.view()?;
     let store = state::restore(&view, config.limits.clone())?;
     let mut log = wal::Config::new(data_dir.wal());
@@ -224,7 +225,7 @@ fn open_files(config: &Config, data_dir: &DataDir) -> Result<(State, wal::Wal, w
     log.fsync = config.fsync;
     let Identity { cluster_id, member_id } = config.identity;
     log.identity = Some(wal::Identity { cluster_id, member_id });
-    let (wal, recovered) = wal::open(log, wal::RealDisk::new()).map_err(|error| match error {
+    let log = log_owner::open(log, &config.surroundings).map_err(|error| match error {
         wal::OpenError::WrongIdentity { expected, found, .. } if expected.cluster_id != found.cluster_id => {
             StartError::WrongCluster { found: found.cluster_id, expected: expected.cluster_id }
         }
@@ -236,7 +237,7 @@ fn open_files(config: &Config, data_dir: &DataDir) -> Result<(State, wal::Wal, w
     })?;
     let position = view.position.clone();
     drop(view);
-    Ok((State::new(store, position, file), wal, recovered))
+    Ok((State::new(store, position, file), log))
 }
 
 /// The voters that the newest membership names, whether applied or only logged.
@@ -307,11 +308,13 @@ fn raft_config(config: &Config, quarantined: bool) -> Result<Arc<openraft::Confi
 async fn run(
     config: Config,
     data_dir: Arc<DataDir>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Box<dyn Listener>>,
     opened: Opened,
     shutdown: CancellationToken,
 ) -> Result<Handle, StartError> {
-    let Opened { state, wal, recovered, bootstrap } = opened;
+    let Opened { state, log, bootstrap } = opened;
+    let surroundings = config.surroundings.clone();
+    let (wal, recovered, log_owner) = log.start(&surroundings);
     let identity = config.identity;
     let election_timeout = Duration::from_millis(config.election_timeout_ms);
     let fatal = Fatal::new();
@@ -327,6 +330,7 @@ async fn run(
         state.durable_watch(),
         config.log_tail_size_bytes,
         fatal.clone(),
+        surroundings.clone(),
     )?;
     if let Some(entry) = bootstrap {
         log.bootstrap(entry).await.map_err(StartError::Replay)?;
@@ -340,16 +344,23 @@ async fn run(
         log: log.clone(),
         flusher: flusher_handle.clone(),
         data_dir: data_dir.clone(),
+        disk: surroundings.disk.clone(),
         fatal: fatal.clone(),
     };
-    let flusher = Flusher::start(flusher_handle.clone(), inbox, state.clone(), fatal.clone())
-        .map_err(|source| StartError::Io { path: data_dir.state_file(), source })?;
+    let flusher =
+        Flusher::start(flusher_handle.clone(), inbox, state.clone(), fatal.clone(), surroundings.clone())
+            .map_err(|source| StartError::Io { path: data_dir.state_file(), source })?;
     replay(&mut machine).await?;
 
     let quarantined = data_dir.quarantined();
-    let peers = Peers::new(identity, config.peer_tls.clone(), election_timeout, fatal.clone());
-    let network =
-        Network { peers: peers.clone(), export_slots: snapshot::export_slots(), counters: counters.clone() };
+    let network = surroundings.network.clone();
+    let peers = Peers::new(identity, network, config.peer_tls.clone(), election_timeout, fatal.clone());
+    let network = peers::network::Network {
+        peers: peers.clone(),
+        export_slots: snapshot::export_slots(),
+        counters: counters.clone(),
+        surroundings,
+    };
     let raft_config = raft_config(&config, quarantined)?;
     let raft = Raft::new(identity.member_id, raft_config, network, log.clone(), machine)
         .await
@@ -393,6 +404,7 @@ async fn run(
         waiters,
         leases,
         log,
+        log_owner,
         peers,
         flusher,
         flusher_handle,
@@ -425,7 +437,7 @@ async fn replay(machine: &mut StateMachine) -> Result<(), StartError> {
         return Err(StartError::Gap { log_first: purged_next, state_last: next.saturating_sub(1) });
     }
     let end = next_index(machine.log.committed().as_ref());
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let first = next;
     while next < end {
         let entries =

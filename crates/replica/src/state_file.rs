@@ -15,10 +15,11 @@ use bytes::{BufMut, Bytes};
 use mvcc::{Records, RecordsError, Revision, Row};
 use parking_lot::{Mutex, RwLock};
 use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
+use wal::{Disk, DiskFile};
 
 use crate::codec::{self, CodecError};
-use crate::data_dir::sync_dir;
 use crate::raft_types::{LogId, StoredMembership};
+use crate::surroundings::{Pages, exists, remove};
 
 /// Key: main revision in the high 64 bits, sub revision in the low 64. Only ever appended to and deleted from.
 const RECORDS: TableDefinition<u128, &[u8]> = TableDefinition::new("records");
@@ -98,6 +99,7 @@ impl Position {
 
 /// An open state file. Cheap to read from any thread.
 pub(crate) struct StateFile {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     /// Used by the one writer; `None` after `close`.
     database: Mutex<Option<Database>>,
@@ -111,24 +113,23 @@ struct Reader {
 
 impl StateFile {
     /// Opens or creates. `cache_size_bytes` bounds redb's page cache, which is otherwise 1 GiB.
-    pub(crate) fn open(path: &Path, cache_size_bytes: usize) -> Result<StateFile, StateFileError> {
-        if !path.exists() {
-            create(path, cache_size_bytes)?;
+    pub(crate) fn open(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        cache_size_bytes: usize,
+    ) -> Result<StateFile, StateFileError> {
+        if !exists(&**disk, path) {
+            create(&**disk, path, cache_size_bytes)?;
         }
-        let database = redb::Builder::new()
-            .set_cache_size(cache_size_bytes)
-            .create(path)
-            .map_err(|error| database_error(path, error))?;
-        StateFile::over(path, database)
-    }
-
-    fn over(path: &Path, database: Database) -> Result<StateFile, StateFileError> {
+        let pages = disk.open(path).map_err(|source| io_error(path, source))?;
+        let database = database(path, pages, cache_size_bytes)?;
         let wrap = |source: redb::Error| database_error(path, source);
         create_tables(&database).map_err(wrap)?;
         let reader = Arc::new(Reader::new(&database).map_err(wrap)?);
         let format = meta_row(path, &reader, FORMAT_KEY)?;
         match format.as_deref() {
             Some([FORMAT_VERSION]) => Ok(StateFile {
+                disk: Arc::clone(disk),
                 path: path.to_owned(),
                 database: Mutex::new(Some(database)),
                 reader: RwLock::new(Some(reader)),
@@ -202,7 +203,7 @@ impl StateFile {
     }
 
     pub(crate) fn size_on_disk_bytes(&self) -> u64 {
-        std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+        self.disk.open(&self.path).and_then(|file| file.size_bytes()).unwrap_or(0)
     }
 }
 
@@ -281,21 +282,13 @@ pub(crate) struct NewStateFile {
 
 impl NewStateFile {
     /// Replaces whatever is at `path`.
-    pub(crate) fn create(path: &Path, cache_size_bytes: usize) -> Result<NewStateFile, StateFileError> {
-        match std::fs::remove_file(path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StateFileError::Io { path: path.to_owned(), source });
-            }
-            Ok(()) | Err(_) => {}
-        }
-        let database = redb::Builder::new()
-            .set_cache_size(cache_size_bytes)
-            .create(path)
-            .map_err(|error| database_error(path, error))?;
-        NewStateFile::over(path, database)
-    }
-
-    fn over(path: &Path, database: Database) -> Result<NewStateFile, StateFileError> {
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        path: &Path,
+        cache_size_bytes: usize,
+    ) -> Result<NewStateFile, StateFileError> {
+        let pages = remove(disk, path).and_then(|()| disk.create(path));
+        let database = database(path, pages.map_err(|source| io_error(path, source))?, cache_size_bytes)?;
         create_tables(&database).map_err(|error| database_error(path, error))?;
         Ok(NewStateFile { path: path.to_owned(), database, records: Vec::new() })
     }
@@ -327,6 +320,20 @@ impl NewStateFile {
     }
 }
 
+fn database(
+    path: &Path,
+    pages: Arc<dyn DiskFile>,
+    cache_size_bytes: usize,
+) -> Result<Database, StateFileError> {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(cache_size_bytes);
+    builder.create_with_backend(Pages(pages)).map_err(|error| database_error(path, error))
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> StateFileError {
+    StateFileError::Io { path: path.to_owned(), source }
+}
+
 fn database_error(path: &Path, source: impl Into<redb::Error>) -> StateFileError {
     StateFileError::Database { path: path.to_owned(), source: Box::new(source.into()) }
 }
@@ -349,15 +356,15 @@ fn checked(path: &Path, key: &[u8], stored: &[u8]) -> Result<Bytes, StateFileErr
 }
 
 /// redb refuses a file whose creation a crash cut short, so the file gets its name when it is whole.
-fn create(path: &Path, cache_size_bytes: usize) -> Result<(), StateFileError> {
+fn create(disk: &dyn Disk, path: &Path, cache_size_bytes: usize) -> Result<(), StateFileError> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".new");
     let unfinished = PathBuf::from(unfinished);
     let position = Position::default();
-    NewStateFile::create(&unfinished, cache_size_bytes)?.finish(&position)?;
-    std::fs::rename(&unfinished, path)
-        .and_then(|()| sync_dir(path.parent().unwrap_or(path)))
-        .map_err(|source| StateFileError::Io { path: path.to_owned(), source })
+    NewStateFile::create(disk, &unfinished, cache_size_bytes)?.finish(&position)?;
+    disk.rename(&unfinished, path)
+        .and_then(|()| disk.sync_directory(path.parent().unwrap_or(path)))
+        .map_err(|source| io_error(path, source))
 }
 
 fn create_tables(database: &Database) -> Result<(), redb::Error> {
@@ -472,6 +479,11 @@ mod tests {
     use super::*;
     use crate::raft_types::log_id;
 
+    fn open(path: &Path) -> StateFile {
+        let disk: Arc<dyn Disk> = Arc::new(wal::RealDisk::new());
+        StateFile::open(&disk, path, 1 << 20).unwrap()
+    }
+
     fn record(main: i64, sub: i64, text: &str) -> Row {
         Row::Record(Revision { main, sub }, Bytes::copy_from_slice(text.as_bytes()))
     }
@@ -484,7 +496,7 @@ mod tests {
     fn rows_come_back_in_revision_order_with_their_position() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.redb");
-        let file = StateFile::open(&path, 1 << 20).unwrap();
+        let file = open(&path);
         assert_eq!(file.position().unwrap(), Position::default());
         let meta = Row::Meta(Bytes::from_static(b"alarm"), Bytes::from_static(b"none"));
         file.write(&[record(2, 0, "a"), record(2, 1, "b"), meta, record(3, 0, "c")], &position(5), false)
@@ -493,7 +505,7 @@ mod tests {
             .unwrap();
         drop(file);
 
-        let file = Arc::new(StateFile::open(&path, 1 << 20).unwrap());
+        let file = Arc::new(open(&path));
         let view = file.view().unwrap();
         assert_eq!(view.position, position(6));
         assert_eq!(view.meta().unwrap(), [(Bytes::from_static(b"alarm"), Bytes::from_static(b"none"))]);
@@ -507,7 +519,7 @@ mod tests {
     #[test]
     fn a_view_does_not_move_while_the_file_goes_on() {
         let directory = tempfile::tempdir().unwrap();
-        let file = Arc::new(StateFile::open(&directory.path().join("s"), 1 << 20).unwrap());
+        let file = Arc::new(open(&directory.path().join("s")));
         file.write(&[record(2, 0, "a")], &position(1), false).unwrap();
         let view = file.view().unwrap();
         file.write(&[record(3, 0, "b")], &position(2), true).unwrap();

@@ -11,8 +11,9 @@ use futures_util::{Stream, StreamExt};
 use mvcc::{Applied, ApplyError, Proposal};
 use openraft::storage::{ApplyResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
+use wal::Disk;
 
-use crate::data_dir::{DataDir, sync_dir};
+use crate::data_dir::DataDir;
 use crate::fatal::{Fatal, FatalReason};
 use crate::flusher::FlusherHandle;
 use crate::leases::Leases;
@@ -34,6 +35,7 @@ pub(crate) struct StateMachine {
     pub log: LogStore,
     pub flusher: FlusherHandle,
     pub data_dir: Arc<DataDir>,
+    pub disk: Arc<dyn Disk>,
     pub fatal: Fatal,
 }
 
@@ -136,8 +138,8 @@ impl StateMachine {
         let target = self.data_dir.state_file();
         let next = next_index(position.applied.as_ref());
         self.state.change(|core| {
-            std::fs::rename(file.path(), &target)?;
-            sync_dir(target.parent().unwrap_or(&target))?;
+            self.disk.rename(file.path(), &target)?;
+            self.disk.sync_directory(target.parent().unwrap_or(&target))?;
             *core = Core { store, position, file: Arc::new(file.renamed(target.clone())) };
             Ok::<(), io::Error>(())
         })?;

@@ -31,7 +31,8 @@ const REMOVED_PATIENCE: Duration = Duration::from_secs(1);
 /// Whether a running cluster has this member's published URLs: then it ran before, with a data directory that is gone.
 pub(crate) async fn was_started_before(config: &Config) -> bool {
     let others = config.initial_members.iter().filter(|member| member.id != config.identity.member_id);
-    let asked = others.map(|member| discover(&member.peer_urls, config.peer_tls.as_ref(), DISCOVER_TIMEOUT));
+    let (network, tls) = (&config.surroundings.network, config.peer_tls.as_ref());
+    let asked = others.map(|member| discover(network, &member.peer_urls, tls, DISCOVER_TIMEOUT));
     join_all(asked).await.into_iter().flatten().any(|found| {
         found.cluster_id == config.identity.cluster_id
             && found

@@ -49,7 +49,7 @@ pub(crate) struct Bootstrap {
 
 pub(crate) async fn bootstrap(config: &Config, tls: Option<&PeerTls>) -> Result<Bootstrap, BootstrapError> {
     let listed = first_members(config);
-    if let Some(identity) = replica::stored_identity(&config.data_dir)? {
+    if let Some(identity) = replica::stored_identity(&*config.surroundings.disk, &config.data_dir)? {
         check_cluster(config, identity, listed.identity)?;
         return Ok(Bootstrap { identity, members: listed.members });
     }
@@ -116,7 +116,7 @@ async fn discover(config: &Config, tls: Option<&PeerTls>) -> Result<Bootstrap, B
     if others.is_empty() {
         return Err(BootstrapError::NobodyToAsk);
     }
-    let found = replica::discover(&others, tls, DISCOVER_TIME_MAX).await?;
+    let found = replica::discover(&config.surroundings.network, &others, tls, DISCOVER_TIME_MAX).await?;
     let me = found.members.iter().find(|member| member.peer_urls.iter().any(|url| own.contains(url)));
     let Some(me) = me else {
         return Err(BootstrapError::NotAMember { cluster: found.cluster_id, urls: own.join(",") });

@@ -108,6 +108,11 @@ pub struct Config {
     pub bcrypt_cost: u32,
     /// Also count how long requests take.
     pub metrics_extensive: bool,
+    /// Of the log; etcd's are as large.
+    pub log_segment_size_bytes: u64,
+    /// What the member reaches below its services: the system's, or a simulation's. The client port is always the
+    /// system's; a simulation has none (`Store::routes`).
+    pub surroundings: replica::Surroundings,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -199,6 +204,8 @@ impl Config {
             jwt: None,
             bcrypt_cost: 10,
             metrics_extensive: false,
+            log_segment_size_bytes: 64 << 20,
+            surroundings: replica::Surroundings::system(),
         }
     }
 

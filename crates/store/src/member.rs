@@ -92,6 +92,8 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<St
     replica.request_size_bytes_max = config.request_size_bytes_max;
     replica.request_timeout = config.request_timeout();
     replica.learners_max = config.learners_max;
+    replica.wal_segment_size_bytes = config.log_segment_size_bytes;
+    replica.surroundings = config.surroundings.clone();
     replica.strict_reconfig_check = config.strict_reconfig_check;
     // The replica outlives `shutdown` until the requests under way have ended.
     let handle = replica::start(replica, CancellationToken::new()).await?;
@@ -145,6 +147,9 @@ fn sign_own(config: &mut Config) -> Result<(), TlsError> {
 
 async fn listen(config: &Config) -> Result<Vec<Listener>, ListenError> {
     let mut listeners = Vec::new();
+    if !config.surroundings.has_sockets() {
+        return Ok(listeners);
+    }
     for url in &config.listen_client_urls {
         listeners.push(Listener::bind(url, Scope::Everything).await?);
     }

@@ -18,6 +18,8 @@ pub trait DiskFile: Send + Sync {
     /// May write less than asked.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     fn size_bytes(&self) -> io::Result<u64>;
+    /// Cuts the file, or makes it longer with zeros.
+    fn set_size_bytes(&self, size_bytes: u64) -> io::Result<()>;
     /// fdatasync: the data, and what is needed to read it back.
     fn sync_data(&self) -> io::Result<()>;
 }
@@ -25,8 +27,47 @@ pub trait DiskFile: Send + Sync {
 /// Held by the owner of the log; dropping it gives the directory free.
 pub trait DirectoryLock: Send {}
 
+/// One disk for several users.
+impl<D: Disk + ?Sized> Disk for Arc<D> {
+    fn create_directory(&self, directory: &Path) -> io::Result<()> {
+        (**self).create_directory(directory)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn DirectoryLock>>> {
+        (**self).lock(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        (**self).list(directory)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        (**self).open(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        (**self).create(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        (**self).rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        (**self).remove(path)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        (**self).sync_directory(directory)
+    }
+
+    fn elapsed(&self) -> Duration {
+        (**self).elapsed()
+    }
+}
+
 /// Files and directories. A created, renamed or removed name is durable only after `sync_directory`.
-pub trait Disk: Send + 'static {
+pub trait Disk: Send + Sync + 'static {
     /// Creates the directory and its missing parents, readable by the owner only, and makes that durable.
     fn create_directory(&self, directory: &Path) -> io::Result<()>;
     /// Takes the exclusive lock in the file `path`; `None`: somebody else holds it.
@@ -72,6 +113,10 @@ impl DiskFile for File {
 
     fn size_bytes(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn set_size_bytes(&self, size_bytes: u64) -> io::Result<()> {
+        self.set_len(size_bytes)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -3,11 +3,13 @@
 //! Always holds: requests are written in the order in which they were queued. The owner ends once `close` was called
 //! or the last handle is gone, after writing what is queued. The queue has no bound of its own: who queues must
 //! bound it (`Metrics::queued_bytes`), because a log that refused a vote or an entry would not be one.
-//! Not here: batches and files (writer.rs).
+//! The owner runs on a thread of its own (`open`), or wherever the caller turns it (`open_inline`): same loop, same
+//! order. Not here: batches and files (writer.rs).
 
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -47,6 +49,8 @@ struct Queue {
     /// The owner is gone.
     ended: bool,
     threaded: bool,
+    /// Of whoever turns an owner without a thread.
+    waker: Option<Waker>,
 }
 
 /// Dropped with the last handle.
@@ -54,8 +58,21 @@ struct Lifeline(Arc<Shared>);
 
 impl Drop for Lifeline {
     fn drop(&mut self) {
-        self.0.queue.lock().closing = true;
-        self.0.changed.notify_all();
+        self.0.close();
+    }
+}
+
+impl Shared {
+    fn close(&self) {
+        let waker = {
+            let mut queue = self.queue.lock();
+            queue.closing = true;
+            queue.waker.take()
+        };
+        self.changed.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
@@ -69,6 +86,23 @@ pub struct Wal {
 pub struct Owner {
     writer: Writer,
     shared: Arc<Shared>,
+    /// Pauses since the last request.
+    pauses: u32,
+    /// The last turn asked for a pause.
+    paused: bool,
+}
+
+/// What the owner does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Another turn at once.
+    Again,
+    /// Another turn when something is queued, or after this time at the latest.
+    Pause(Duration),
+    /// Another turn when something is queued.
+    Wait,
+    /// Nothing more: the log is closed and written.
+    Ended,
 }
 
 /// Recovers the log and starts its owner thread.
@@ -79,13 +113,13 @@ pub fn open(config: Config, disk: impl Disk) -> Result<(Wal, Recovered), OpenErr
     Ok((wal, recovered))
 }
 
-/// Like `open`, without a thread: the caller calls `Owner::step`.
+/// Like `open`, without a thread: the caller calls `Owner::turn` (or `Owner::step`, which never pauses).
 pub fn open_inline(config: Config, disk: impl Disk) -> Result<(Wal, Owner, Recovered), OpenError> {
     let shared = Arc::new(Shared::default());
     let (writer, recovered) = recovery::recover(Box::new(disk), config, Arc::clone(&shared))?;
     let lifeline = Arc::new(Lifeline(Arc::clone(&shared)));
     let wal = Wal { shared: Arc::clone(&shared), _lifeline: lifeline };
-    Ok((wal, Owner { writer, shared }, recovered))
+    Ok((wal, Owner { writer, shared, pauses: 0, paused: false }, recovered))
 }
 
 impl Owner {
@@ -105,32 +139,57 @@ impl Owner {
         true
     }
 
-    fn run(mut self) {
-        let mut pauses = 0;
-        loop {
-            if self.work() {
-                pauses = 0;
-                continue;
-            }
-            if pauses >= PAUSES_BEFORE_MARK && !self.writer.idle_mark() && !self.writer.background() {
-                if self.wait(None) {
-                    return;
-                }
-                pauses = 0;
-                continue;
-            }
-            if self.wait(Some(PAUSE)) {
-                return;
-            }
-            if self.shared.queue.lock().requests.is_empty() {
-                pauses += 1;
+    /// One round of the owner's loop.
+    pub fn turn(&mut self) -> Turn {
+        let closing = {
+            let queue = self.shared.queue.lock();
+            if std::mem::take(&mut self.paused) && queue.requests.is_empty() && !queue.closing {
+                drop(queue);
+                self.pauses += 1;
                 self.writer.background();
+                false
+            } else {
+                queue.closing
+            }
+        };
+        if self.work() {
+            self.pauses = 0;
+            return Turn::Again;
+        }
+        if closing {
+            return Turn::Ended;
+        }
+        if self.pauses >= PAUSES_BEFORE_MARK && !self.writer.idle_mark() && !self.writer.background() {
+            self.pauses = 0;
+            return Turn::Wait;
+        }
+        self.paused = true;
+        Turn::Pause(PAUSE)
+    }
+
+    /// Ready once a turn has something to do, for an owner without a thread.
+    pub fn poll_queued(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut queue = self.shared.queue.lock();
+        if !queue.requests.is_empty() || queue.closing {
+            return Poll::Ready(());
+        }
+        queue.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    fn run(mut self) {
+        loop {
+            match self.turn() {
+                Turn::Again => {}
+                Turn::Pause(pause) => self.wait(Some(pause)),
+                Turn::Wait => self.wait(None),
+                Turn::Ended => return,
             }
         }
     }
 
-    /// Until something is queued or the time is over; `true`: closing, and nothing is left to write.
-    fn wait(&self, timeout: Option<Duration>) -> bool {
+    /// Until something is queued, the log closes, or the time is over.
+    fn wait(&self, timeout: Option<Duration>) {
         let mut queue = self.shared.queue.lock();
         if queue.requests.is_empty() && !queue.closing {
             match timeout {
@@ -140,7 +199,6 @@ impl Owner {
                 None => self.shared.changed.wait(&mut queue),
             }
         }
-        queue.closing && queue.requests.is_empty()
     }
 }
 
@@ -200,17 +258,20 @@ impl Wal {
 
     fn queue(&self, request: Request, done: Option<Done>) {
         let size_bytes = request.size_bytes();
-        let refused = {
+        let (refused, waker) = {
             let mut queue = self.shared.queue.lock();
             if queue.ended || queue.closing {
-                done
+                (done, None)
             } else {
                 queue.requests.push((request, done));
                 self.shared.metrics.lock().queued_bytes += size_bytes;
                 self.shared.changed.notify_all();
-                None
+                (None, queue.waker.take())
             }
         };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
         if let Some(done) = refused {
             done(Err(closed()));
         }
@@ -247,11 +308,10 @@ impl Wal {
     }
 
     /// Writes what is queued, ends the owner thread and waits for it; the directory is free afterwards. Not to be
-    /// called from a callback.
+    /// called from a callback. An owner without a thread is not waited for: its next turn ends it.
     pub fn close(&self) {
+        self.shared.close();
         let mut queue = self.shared.queue.lock();
-        queue.closing = true;
-        self.shared.changed.notify_all();
         while queue.threaded && !queue.ended {
             self.shared.changed.wait(&mut queue);
         }

@@ -27,4 +27,4 @@ pub use api::{
     Config, Damage, Done, Entry, FSYNC_BUCKETS_S, Identity, Metrics, OpenError, ReadError, Recovered,
 };
 pub use disk::{DirectoryLock, Disk, DiskFile, RealDisk};
-pub use handle::{Owner, Wal, open, open_inline};
+pub use handle::{Owner, Turn, Wal, open, open_inline};

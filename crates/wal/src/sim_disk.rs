@@ -44,6 +44,8 @@ pub struct Faults {
     pub writes_before_failure: Option<u32>,
     /// No write takes more than this at a time.
     pub write_size_bytes_max: Option<usize>,
+    /// So many changes and syncs still work; then the power is off: everything fails, and what is pending stays so.
+    pub operations_before_power_cut: Option<u64>,
 }
 
 #[derive(Default)]
@@ -53,6 +55,8 @@ struct World {
     /// What survives, and what may.
     moment: Moment,
     trace: Vec<Operation>,
+    /// Long runs do not keep what they did.
+    untraced: bool,
     faults: Faults,
     locks: BTreeSet<PathBuf>,
     syncs: u64,
@@ -88,7 +92,21 @@ impl World {
 
     fn record(&mut self, operation: Operation) {
         self.moment.advance(&operation);
-        self.trace.push(operation);
+        if !self.untraced {
+            self.trace.push(operation);
+        }
+    }
+
+    /// Counts an operation; fails once the power is off.
+    fn powered(&mut self) -> io::Result<()> {
+        match &mut self.faults.operations_before_power_cut {
+            Some(0) => Err(io::Error::other("the power is off")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     fn number(&self, path: &Path) -> io::Result<usize> {
@@ -117,6 +135,17 @@ impl SimDisk {
         let world = self.world.lock();
         let (cache, moment) = (world.cache.clone(), world.moment.clone());
         SimDisk { world: Arc::new(Mutex::new(World { cache, moment, ..World::default() })) }
+    }
+
+    /// Keeps no trace from now on.
+    pub fn untraced(self) -> SimDisk {
+        self.world.lock().untraced = true;
+        self
+    }
+
+    /// `Faults::operations_before_power_cut` has come true.
+    pub fn is_off(&self) -> bool {
+        self.world.lock().faults.operations_before_power_cut == Some(0)
     }
 
     pub fn set_faults(&self, faults: Faults) {
@@ -158,16 +187,10 @@ impl SimDisk {
         if world.cache.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        world.powered()?;
         let file = world.cache.files.len();
         world.change(Pending::Create { path: path.to_owned(), file });
         Ok(SimFile { world: Arc::clone(&self.world), file })
-    }
-}
-
-impl SimFile {
-    pub fn set_size_bytes(&self, size_bytes: u64) -> io::Result<()> {
-        self.world.lock().change(Pending::Resize { file: self.file, size_bytes });
-        Ok(())
     }
 }
 
@@ -187,6 +210,7 @@ impl DiskFile for SimFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let mut world = self.world.lock();
+        world.powered()?;
         let mut size = bytes.len().min(world.faults.write_size_bytes_max.unwrap_or(usize::MAX));
         match &mut world.faults.writes_before_failure {
             Some(0) => return Err(io::Error::other("injected write error")),
@@ -209,8 +233,16 @@ impl DiskFile for SimFile {
         Ok(self.world.lock().cache.file(self.file).len() as u64)
     }
 
+    fn set_size_bytes(&self, size_bytes: u64) -> io::Result<()> {
+        let mut world = self.world.lock();
+        world.powered()?;
+        world.change(Pending::Resize { file: self.file, size_bytes });
+        Ok(())
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         let mut world = self.world.lock();
+        world.powered()?;
         match &mut world.faults.syncs_before_failure {
             Some(0) => {
                 let file = self.file;
@@ -262,6 +294,7 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.world.lock();
+        world.powered()?;
         let file = world.number(from)?;
         world.change(Pending::Rename { from: from.to_owned(), to: to.to_owned(), file });
         Ok(())
@@ -269,13 +302,16 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world.lock();
+        world.powered()?;
         let file = world.number(path)?;
         world.change(Pending::Remove { path: path.to_owned(), file });
         Ok(())
     }
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        self.world.lock().record(Operation::SyncDirectory { directory: directory.to_owned() });
+        let mut world = self.world.lock();
+        world.powered()?;
+        world.record(Operation::SyncDirectory { directory: directory.to_owned() });
         Ok(())
     }
 

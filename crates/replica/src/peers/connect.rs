@@ -1,21 +1,18 @@
 //! Sockets between members: lazily connected channels out, accepted and optionally TLS-wrapped streams in.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use super::LinkError;
 use crate::config::PeerTls;
+use crate::surroundings::{Listener, Network, Stream};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,48 +21,6 @@ const HANDSHAKES_MAX: usize = 64;
 
 pub(super) const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 pub(super) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
-
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
-/// A connection, whatever it runs over.
-pub(super) struct Stream(Box<dyn Io>);
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
 
 impl tonic::transport::server::Connected for Stream {
     type ConnectInfo = ();
@@ -95,6 +50,7 @@ fn address(url: &str) -> Result<Address, LinkError> {
 
 /// A channel that connects when it is used, to the next of the URLs after each failure.
 pub(super) fn channel(
+    network: &Arc<dyn Network>,
     urls: &[String],
     tls: Option<&PeerTls>,
     dead_after: Duration,
@@ -106,13 +62,14 @@ pub(super) fn channel(
     if tls.is_none() && addresses.iter().any(|address| address.secure) {
         return Err(LinkError::Url { url: urls.join(","), reason: "https needs peer certificates" });
     }
-    let tls = tls.cloned();
+    let (network, tls) = (network.clone(), tls.cloned());
     let addresses: Arc<[Address]> = addresses.into();
     let turn = Arc::new(AtomicUsize::new(0));
     let connector = tower::service_fn(move |_: http::Uri| {
         let address = addresses[turn.fetch_add(1, Ordering::Relaxed) % addresses.len()].clone();
         let tls = tls.as_ref().map(|tls| tokio_rustls::TlsConnector::from((tls.client)()));
-        async move { tokio::time::timeout(CONNECT_TIMEOUT, connect(address, tls)).await? }
+        let network = network.clone();
+        async move { tokio::time::timeout(CONNECT_TIMEOUT, connect(&*network, address, tls)).await? }
     });
     let dead_after = dead_after.max(Duration::from_secs(1));
     let endpoint = Endpoint::from_static("http://peer")
@@ -124,17 +81,20 @@ pub(super) fn channel(
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
-async fn connect(address: Address, tls: Option<tokio_rustls::TlsConnector>) -> io::Result<TokioIo<Stream>> {
-    let socket = TcpStream::connect((address.host.as_str(), address.port)).await?;
-    socket.set_nodelay(true)?;
-    let Some(tls) = tls.filter(|_| address.secure) else { return Ok(TokioIo::new(Stream(Box::new(socket)))) };
+async fn connect(
+    network: &dyn Network,
+    address: Address,
+    tls: Option<tokio_rustls::TlsConnector>,
+) -> io::Result<TokioIo<Stream>> {
+    let socket = network.connect(&address.host, address.port).await?;
+    let Some(tls) = tls.filter(|_| address.secure) else { return Ok(TokioIo::new(socket)) };
     let name = rustls::pki_types::ServerName::try_from(address.host).map_err(io::Error::other)?;
-    Ok(TokioIo::new(Stream(Box::new(tls.connect(name, socket).await?))))
+    Ok(TokioIo::new(Stream::new(tls.connect(name, socket).await?)))
 }
 
 /// Accepts until `shutdown`; a slow handshake holds up nobody else.
 pub(super) fn accept(
-    listener: TcpListener,
+    mut listener: Box<dyn Listener>,
     tls: Option<&PeerTls>,
     shutdown: CancellationToken,
 ) -> impl futures_util::Stream<Item = io::Result<Stream>> + use<> {
@@ -175,10 +135,9 @@ pub(super) fn accept(
     tokio_stream::wrappers::ReceiverStream::new(receiver)
 }
 
-async fn handshake(socket: TcpStream, tls: Option<tokio_rustls::TlsAcceptor>) -> io::Result<Stream> {
-    socket.set_nodelay(true)?;
+async fn handshake(socket: Stream, tls: Option<tokio_rustls::TlsAcceptor>) -> io::Result<Stream> {
     Ok(match tls {
-        None => Stream(Box::new(socket)),
-        Some(tls) => Stream(Box::new(tls.accept(socket).await?)),
+        None => socket,
+        Some(tls) => Stream::new(tls.accept(socket).await?),
     })
 }

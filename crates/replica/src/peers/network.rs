@@ -19,12 +19,15 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, Snapshot};
 use tokio::sync::{Semaphore, mpsc};
+use wire::peerpb::Frame;
 
 use super::{Client, Link, LinkError, Peers, frame};
 use crate::codec;
 use crate::metrics::Counters;
 use crate::raft_types::*;
-use crate::snapshot::{self, SnapshotBody};
+use crate::snapshot::{Export, SnapshotBody};
+use crate::state_file::StateView;
+use crate::surroundings::Surroundings;
 
 /// Frames of a snapshot between the state file and the network, 1 MiB each.
 const SNAPSHOT_FRAMES_AHEAD: usize = 4;
@@ -38,6 +41,7 @@ pub(crate) struct Network {
     pub peers: Arc<Peers>,
     pub export_slots: Arc<Semaphore>,
     pub counters: Arc<Counters>,
+    pub surroundings: Surroundings,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,6 +132,29 @@ impl NetStreamAppend<TypeConfig> for Connection {
     }
 }
 
+/// Reads one frame ahead of what the network takes; ends early when the receiver is gone.
+async fn send_frames(
+    surroundings: &Surroundings,
+    view: StateView,
+    vote: Vote,
+    sender: mpsc::Sender<Frame>,
+) -> Result<(), String> {
+    let begun = surroundings.blocking(move || Export::new(&view, &vote)).await;
+    let mut export = begun.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    loop {
+        let read = surroundings.blocking(move || {
+            let next = export.next();
+            (export, next)
+        });
+        let (rest, next) = read.await.map_err(|error| error.to_string())?;
+        export = rest;
+        let Some(bytes) = next.map_err(|error| error.to_string())? else { return Ok(()) };
+        if sender.send(frame(bytes)).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
 impl NetVote<TypeConfig> for Connection {
     async fn vote(&mut self, rpc: VoteRequest, _: RPCOption) -> Rpc<VoteResponse> {
         let (mut client, link) = self.control()?;
@@ -183,9 +210,8 @@ impl NetSnapshot<TypeConfig> for Connection {
         };
         tracing::info!(to = format!("{:x}", self.target), meta = %snapshot.meta, "sending a snapshot");
         let (sender, receiver) = mpsc::channel(SNAPSHOT_FRAMES_AHEAD);
-        let reader = tokio::task::spawn_blocking(move || {
-            snapshot::export(&view, &vote, |bytes| sender.blocking_send(frame(bytes)).is_ok())
-        });
+        let surroundings = self.network.surroundings.clone();
+        let reader = tokio::spawn(async move { send_frames(&surroundings, view, vote, sender).await });
         let request = link.request(tokio_stream::wrappers::ReceiverStream::new(receiver));
         let mut client = link.data.clone();
         let answered = tokio::select! {
@@ -193,8 +219,8 @@ impl NetSnapshot<TypeConfig> for Connection {
             closed = cancel => return Err(StreamingError::Closed(closed)),
         };
         match reader.await {
-            Ok(Ok(()) | Err(snapshot::SnapshotError::Gone)) => {}
-            Ok(Err(error)) => return Err(unreachable(error.to_string())),
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(unreachable(error)),
             Err(error) => return Err(unreachable(error.to_string())),
         }
         let response = answered.map_err(|status| unreachable(status.message().to_owned()))?;

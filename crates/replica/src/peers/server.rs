@@ -12,7 +12,6 @@ use futures_util::{Stream, StreamExt};
 use openraft::Snapshot;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::AppendEntriesResponse;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -24,19 +23,19 @@ use super::{CLUSTER_KEY, FROM_KEY, REMOVED_TEXT, TO_KEY, connect, frame};
 use crate::codec::{self, Answer, CodecError, FRAME_SIZE_BYTES_MAX, Question};
 use crate::handle::Inner;
 use crate::raft_types::*;
-use crate::snapshot::{self, SnapshotBody};
+use crate::snapshot::{Import, SnapshotBody};
+use crate::surroundings::Listener;
 use crate::waiters::{Refusal, Refused, write_responder};
 
 /// A heartbeat is answered after this even if the disk has not caught up with earlier appends.
 const HEARTBEAT_PATIENCE: Duration = Duration::from_millis(5);
-const SNAPSHOT_FRAMES_AHEAD: usize = 4;
 const QUARANTINED_TEXT: &str = "the member is quarantined and gives no votes";
 
 type Frames = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
 type Answered<T> = Result<Response<T>, Status>;
 
 /// Serves until `shutdown`, then gives streams a moment to end.
-pub(crate) async fn serve(inner: Arc<Inner>, listener: TcpListener, shutdown: CancellationToken) {
+pub(crate) async fn serve(inner: Arc<Inner>, listener: Box<dyn Listener>, shutdown: CancellationToken) {
     let incoming = connect::accept(listener, inner.config.peer_tls.as_ref(), shutdown.clone());
     let dead_after = Duration::from_millis(inner.config.election_timeout_ms).max(Duration::from_secs(1));
     let service = PeerServer::new(Service { inner, shutdown: shutdown.clone() })
@@ -251,21 +250,34 @@ impl Peer for Service {
             return Err(Status::resource_exhausted("another snapshot is being received"));
         };
         let mut frames = request.into_inner();
-        let (sender, mut receiver) = mpsc::channel::<bytes::Bytes>(SNAPSHOT_FRAMES_AHEAD);
+        let config = &self.inner.config;
         let path = self.inner.data_dir.incoming_state_file();
-        let (cache, limits) = (self.inner.config.state_cache_size_bytes, self.inner.config.limits.clone());
-        let writer = tokio::task::spawn_blocking(move || {
-            snapshot::import(&path, cache, limits, || receiver.blocking_recv())
-        });
-        let contact = self.inner.contact.clone();
-        while let Some(frame) = frames.message().await? {
-            contact.touch();
-            if sender.send(frame.payload).await.is_err() {
-                break;
+        let mut import = Import::new(config.surroundings.disk.clone(), path, config.state_cache_size_bytes);
+        let received = loop {
+            let frame = match frames.message().await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break Ok(()),
+                Err(status) => break Err(status),
+            };
+            self.inner.contact.touch();
+            let written = config.surroundings.blocking(move || {
+                let taken = import.take(frame.payload);
+                (import, taken)
+            });
+            let (rest, taken) = written.await.map_err(stopped)?;
+            import = rest;
+            if let Err(error) = taken {
+                break Err(stopped(error));
             }
+        };
+        if let Err(status) = received {
+            // Closing the unfinished file writes to it.
+            config.surroundings.blocking(move || drop(import)).await.map_err(stopped)?;
+            return Err(status);
         }
-        drop(sender);
-        let (vote, prepared) = writer.await.map_err(stopped)?.map_err(stopped)?;
+        let limits = config.limits.clone();
+        let finished = config.surroundings.blocking(move || import.finish(limits));
+        let (vote, prepared) = finished.await.map_err(stopped)?.map_err(stopped)?;
         let meta = SnapshotMeta {
             last_log_id: prepared.position.applied,
             last_membership: prepared.position.membership.clone(),

@@ -3,17 +3,16 @@
 //! Always holds afterwards: the file opens; the applied index, the metadata and the records belong to one transaction;
 //! that is at least the last durable one. `CRASH_STATES` asks for more states.
 
-use std::fmt;
-use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mvcc::{Revision, Row};
+use wal::Disk;
 use wal::sim_disk::crash::{Moment, Platter, Random};
-use wal::sim_disk::{Operation, SimDisk, SimFile};
-use wal::{Disk, DiskFile};
+use wal::sim_disk::{Operation, SimDisk};
 
-use super::{NewStateFile, Position, StateFile};
+use super::{Position, StateFile};
 use crate::raft_types::log_id;
 
 const PATH: &str = "data/state.redb";
@@ -23,61 +22,9 @@ const TRANSACTIONS: u64 = 24;
 const DURABLE_EVERY: u64 = 4;
 const STATES: u64 = 1_500;
 
-/// redb on a file of the simulated disk.
-struct Backend(SimFile);
-
-impl fmt::Debug for Backend {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Backend")
-    }
-}
-
-impl redb::StorageBackend for Backend {
-    fn len(&self) -> io::Result<u64> {
-        self.0.size_bytes()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        match self.0.read_at(out, offset)? {
-            size if size == out.len() => Ok(()),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_size_bytes(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        assert_eq!(self.0.write_at(data, offset)?, data.len());
-        Ok(())
-    }
-}
-
-/// The same steps as `StateFile::open`.
 fn open(disk: &SimDisk) -> Result<StateFile, String> {
-    let path = Path::new(PATH);
-    if disk.open_file(path).is_err() {
-        let unfinished = Path::new("data/state.redb.new");
-        let _ = disk.remove(unfinished);
-        let file = disk.create_file(unfinished).map_err(|error| error.to_string())?;
-        let new = NewStateFile::over(unfinished, database(file)?).map_err(|error| error.to_string())?;
-        new.finish(&Position::default()).map_err(|error| error.to_string())?;
-        disk.rename(unfinished, path).map_err(|error| error.to_string())?;
-        disk.sync_directory(Path::new("data")).map_err(|error| error.to_string())?;
-    }
-    let file = disk.open_file(path).map_err(|error| error.to_string())?;
-    StateFile::over(path, database(file)?).map_err(|error| format!("open: {error}"))
-}
-
-fn database(file: SimFile) -> Result<redb::Database, String> {
-    let mut builder = redb::Builder::new();
-    builder.set_cache_size(CACHE_SIZE_BYTES);
-    builder.create_with_backend(Backend(file)).map_err(|error| format!("open: {error}"))
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    StateFile::open(&disk, Path::new(PATH), CACHE_SIZE_BYTES).map_err(|error| format!("open: {error}"))
 }
 
 fn value(random: &mut Random) -> Bytes {
@@ -108,7 +55,7 @@ fn transaction(number: u64, content: &mut Content, random: &mut Random) -> Vec<R
 }
 
 fn check(image: Platter, contents: &[Content], durable: u64) -> Result<u64, String> {
-    let file = std::sync::Arc::new(open(&SimDisk::with(image))?);
+    let file = Arc::new(open(&SimDisk::with(image))?);
     let view = file.view().map_err(|error| error.to_string())?;
     let found = view.position.applied.as_ref().map_or(0, |applied| applied.index);
     if found < durable || found >= contents.len() as u64 {

@@ -1,6 +1,6 @@
 //! Adding, promoting, changing and removing members.
 
-use replica::{FatalReason, Handle, Identity, Member, MembershipError, cluster_id, discover};
+use replica::{FatalReason, Handle, Identity, Member, MembershipError, Surroundings, cluster_id, discover};
 use std::time::Duration;
 
 use crate::rig::{Cluster, Node, eventually, free_port, get, put, url};
@@ -14,7 +14,8 @@ async fn publish_all(cluster: &Cluster) {
 /// Starts a member that was added, the way its process would: it asks the cluster who it is.
 async fn join(cluster: &Cluster, port: u16, name: &str) -> Node {
     let known = cluster.config(0).advertise_peer_urls;
-    let found = discover(&known, None, Duration::from_secs(2)).await.unwrap();
+    let found =
+        discover(&Surroundings::system().network, &known, None, Duration::from_secs(2)).await.unwrap();
     let me = found.members.iter().find(|member| member.peer_urls == [url(port)]).expect("listed");
     let mut config = cluster.config(0);
     config.identity = Identity { cluster_id: found.cluster_id, member_id: me.id };

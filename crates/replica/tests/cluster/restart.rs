@@ -68,7 +68,10 @@ async fn a_data_directory_of_another_cluster_or_member_is_refused() {
     let mut config = cluster.config(0);
     config.identity.member_id += 1;
     assert!(matches!(Node::start(config).await.err().unwrap(), StartError::WrongMember { .. }));
-    assert_eq!(replica::stored_identity(&cluster.data_dir(0)).unwrap(), Some(cluster.identity(0)));
+    assert_eq!(
+        replica::stored_identity(&wal::RealDisk::new(), &cluster.data_dir(0)).unwrap(),
+        Some(cluster.identity(0))
+    );
 }
 
 #[tokio::test]
