@@ -2,12 +2,14 @@
 //!
 //! Invariants: the auth revision starts at 1 and grows with every change except enabling; what a user may touch is
 //! kept merged and follows each change at once; names and lists are sorted. Password hashes are kept as given and
-//! never logged. Not here: who may do what (authorize.rs), checking passwords and tokens.
+//! never logged. A login lives no longer than the password that it was made with, the user, or the access rules.
+//! Not here: who may do what (authorize.rs), comparing passwords.
 
 use crate::command::{Access, AuthCommand, Permission};
 use crate::keys::KeyRange;
 use crate::permissions::KeySet;
 use crate::reply::AuthError;
+use crate::tokens::{TokenDigest, Tokens};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,6 +26,8 @@ pub(crate) struct Auth {
     rights: BTreeMap<String, Rights>,
     /// What the state file does not have yet.
     pub(crate) changed: Changed,
+    /// Of this life of the store; no part of the state.
+    pub(crate) tokens: Tokens,
 }
 
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -93,6 +97,7 @@ impl Default for Auth {
             roles: BTreeMap::new(),
             rights: BTreeMap::new(),
             changed: Changed::default(),
+            tokens: Tokens::default(),
         }
     }
 }
@@ -105,6 +110,7 @@ impl Auth {
                 if self.enabled {
                     self.enabled = false;
                     self.revision += 1;
+                    self.tokens.clear();
                 }
                 Ok(())
             }
@@ -117,6 +123,7 @@ impl Auth {
                 if !user.no_password {
                     user.password_hash = password_hash.clone();
                 }
+                self.tokens.remove_user(name);
                 self.changed_user(name);
                 Ok(())
             }
@@ -126,6 +133,7 @@ impl Auth {
             AuthCommand::RoleDelete { name } => self.delete_role(name),
             AuthCommand::RoleGrantPermission { role, permission } => self.grant_permission(role, permission),
             AuthCommand::RoleRevokePermission { role, range } => self.revoke_permission(role, range),
+            AuthCommand::Token { name, digest, auth_revision } => self.log_in(name, digest, *auth_revision),
         }
     }
 
@@ -159,7 +167,23 @@ impl Auth {
             return Err(AuthError::InvalidManagement);
         }
         self.users.remove(name).ok_or(AuthError::UserNotFound)?;
+        self.tokens.remove_user(name);
         self.changed_user(name);
+        Ok(())
+    }
+
+    /// `OldRevision`: something changed since the password was compared; it must be compared again.
+    fn log_in(&mut self, name: &str, digest: &TokenDigest, auth_revision: u64) -> Result<(), AuthError> {
+        if !self.enabled {
+            return Err(AuthError::NotEnabled);
+        }
+        if auth_revision != self.revision {
+            return Err(AuthError::OldRevision);
+        }
+        if !self.users.contains_key(name) {
+            return Err(AuthError::UserNotFound);
+        }
+        self.tokens.insert(name, *digest);
         Ok(())
     }
 

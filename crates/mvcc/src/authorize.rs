@@ -5,7 +5,7 @@
 //! the state in which the command takes effect. Not here: users and roles (auth.rs), who a caller is.
 
 use crate::auth::{Auth, Rights};
-use crate::command::{Caller, Command, Compare, DeleteRange, Op, Put, RangeQuery, Txn};
+use crate::command::{AuthCommand, Caller, Command, Compare, DeleteRange, Op, Put, RangeQuery, Txn};
 use crate::keys::KeyRange;
 use crate::leases::Leases;
 use crate::reply::AuthError;
@@ -105,15 +105,16 @@ impl<'a> Judge<'a> {
             Command::DeleteRange(delete) => self.reader()?.delete_range(delete),
             Command::Txn(txn) => self.reader()?.txn(txn),
             Command::LeaseRevoke(revoke) => self.reader()?.write_lease(revoke.id),
-            Command::Compact(_) | Command::Alarm(_) | Command::Auth(_) => self.root(),
             // Only the store itself proposes these.
-            Command::LeaseExpire(_)
+            Command::Auth(AuthCommand::Token { .. })
+            | Command::LeaseExpire(_)
             | Command::LeaseCheckpoint(_)
             | Command::MemberAttributes(_)
             | Command::ClusterVersion(_) => match self.user {
                 Some(_) => Err(AuthError::PermissionDenied),
                 None => Err(AuthError::UserEmpty),
             },
+            Command::Compact(_) | Command::Alarm(_) | Command::Auth(_) => self.root(),
         }
     }
 

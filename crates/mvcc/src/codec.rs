@@ -417,6 +417,11 @@ fn put_auth(out: &mut Vec<u8>, command: &AuthCommand) {
             put_names(out, 10, &[role]);
             put_range(out, range);
         }
+        AuthCommand::Token { name, digest, auth_revision } => {
+            put_names(out, 11, &[name]);
+            put_bytes(out, digest);
+            put_u64(out, *auth_revision);
+        }
     }
 }
 
@@ -437,6 +442,11 @@ fn auth(reader: &mut Reader) -> Result<AuthCommand, DecodeError> {
         8 => AuthCommand::RoleDelete { name: reader.string()? },
         9 => AuthCommand::RoleGrantPermission { role: reader.string()?, permission: permission(reader)? },
         10 => AuthCommand::RoleRevokePermission { role: reader.string()?, range: range(reader)? },
+        11 => {
+            let (name, digest) = (reader.string()?, reader.bytes()?);
+            let digest = digest.as_ref().try_into().map_err(|_| DecodeError::Invalid("digest"))?;
+            AuthCommand::Token { name, digest, auth_revision: reader.u64()? }
+        }
         tag => return Err(DecodeError::Tag { what: "auth command", tag }),
     })
 }

@@ -4,6 +4,7 @@
 //! plain password. Checks that need no state are in check.rs; bytes are in codec.rs.
 
 use crate::keys::KeyRange;
+use crate::tokens::TokenDigest;
 use bytes::Bytes;
 
 /// The payload of one log entry.
@@ -239,20 +240,52 @@ pub struct AlarmCommand {
     pub kind: Option<AlarmKind>,
 }
 
-/// Changes of users and roles. Passwords arrive hashed; the store keeps them as given.
+/// Changes of users and roles, and logins. Passwords and tokens arrive hashed; the store keeps them as given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthCommand {
     Enable,
     Disable,
-    UserAdd { name: String, password_hash: Bytes, no_password: bool },
-    UserDelete { name: String },
-    UserChangePassword { name: String, password_hash: Bytes },
-    UserGrantRole { user: String, role: String },
-    UserRevokeRole { user: String, role: String },
-    RoleAdd { name: String },
-    RoleDelete { name: String },
-    RoleGrantPermission { role: String, permission: Permission },
-    RoleRevokePermission { role: String, range: KeyRange },
+    UserAdd {
+        name: String,
+        password_hash: Bytes,
+        no_password: bool,
+    },
+    UserDelete {
+        name: String,
+    },
+    UserChangePassword {
+        name: String,
+        password_hash: Bytes,
+    },
+    UserGrantRole {
+        user: String,
+        role: String,
+    },
+    UserRevokeRole {
+        user: String,
+        role: String,
+    },
+    RoleAdd {
+        name: String,
+    },
+    RoleDelete {
+        name: String,
+    },
+    RoleGrantPermission {
+        role: String,
+        permission: Permission,
+    },
+    RoleRevokePermission {
+        role: String,
+        range: KeyRange,
+    },
+    /// A user has logged in: the password was right when users and roles were at `auth_revision`. Only the store itself
+    /// proposes it, once it has compared the password.
+    Token {
+        name: String,
+        digest: TokenDigest,
+        auth_revision: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,6 +21,7 @@ mod store;
 mod auth;
 mod authorize;
 mod permissions;
+mod tokens;
 
 mod txn;
 
@@ -69,3 +70,4 @@ pub use restore::RestoreError;
 pub use rows::{MemoryRecords, Records, RecordsError, Row};
 pub use saved::{Saved, SavedRecord};
 pub use store::{Limits, Store};
+pub use tokens::{TokenDigest, TokenView};

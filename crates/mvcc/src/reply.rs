@@ -147,6 +147,8 @@ pub enum AuthError {
     PermissionNotGranted,
     #[error("invalid auth management")]
     InvalidManagement,
+    #[error("authentication is not enabled")]
+    NotEnabled,
 }
 
 /// Why a read has no answer.

@@ -15,6 +15,7 @@ use crate::range::RangeCursor;
 use crate::reply::*;
 use crate::rows::{Records, RecordsError, Row};
 use crate::space::Space;
+use crate::tokens::{TokenDigest, TokenView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -112,7 +113,9 @@ impl Store {
             Command::Alarm(alarm) => Reply::Alarm(self.set_alarm(alarm)),
             Command::Auth(command) => {
                 self.auth.apply(command)?;
-                self.save_auth();
+                if !matches!(command, AuthCommand::Token { .. }) {
+                    self.save_auth();
+                }
                 Reply::Auth
             }
             Command::MemberAttributes(attributes) => {
@@ -358,6 +361,16 @@ impl Store {
 
     pub fn auth_revision(&self) -> u64 {
         self.auth.revision
+    }
+
+    /// `None`: nobody's, or one that this member has not heard of in this life.
+    pub fn token(&self, digest: &TokenDigest) -> Option<&TokenView> {
+        self.auth.tokens.get(digest)
+    }
+
+    /// The serial of the next token.
+    pub fn next_token_serial(&self) -> u64 {
+        self.auth.tokens.next_serial()
     }
 
     /// Sorted.

@@ -130,6 +130,20 @@ impl Handle {
         self.inner.state.revision_watch()
     }
 
+    /// Highest index that is applied here.
+    pub fn applied_index(&self) -> u64 {
+        self.inner.state.applied_next().saturating_sub(1)
+    }
+
+    /// Resolves when everything up to `index` is applied here, which may be never.
+    pub async fn applied(&self, index: u64) {
+        let mut applied = self.inner.state.applied_watch();
+        if applied.wait_for(|next| *next > index).await.is_err() {
+            // The member is gone; so is whoever asked, soon.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Gives a lease its full time again; answers its granted time. `None`: there is no such lease.
     pub async fn lease_renew(&self, id: i64) -> Result<Option<i64>, LeaseError> {
         let answer = self.inner.lease(&Question::LeaseRenew { id }).await?;

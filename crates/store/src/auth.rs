@@ -20,6 +20,10 @@ use crate::{
     gate::{AuthStatus, Login, RoleGet, RoleList, UserGet, UserList},
     status::{self, Refusal},
 };
+use tokens::Token;
+
+/// A login begins anew when users or roles change while the password is compared, but not for ever.
+const LOGIN_ATTEMPTS_MAX: usize = 5;
 
 #[derive(Clone)]
 pub(crate) struct AuthService {
@@ -39,6 +43,43 @@ impl AuthService {
     ) -> Result<Option<pb::ResponseHeader>, Status> {
         let (revision, _) = self.context.propose(caller, Command::Auth(command)).await?;
         Ok(Some(self.context.header(revision)))
+    }
+
+    /// Compares the password with what the user's is now, and gives a token.
+    async fn log_in(&self, name: &str, password: &str) -> Result<String, Status> {
+        for _ in 0..LOGIN_ATTEMPTS_MAX {
+            // Read before the password is compared: a change in between makes the comparison worthless.
+            let auth_revision = self.context.gate.identify(|users| users.auth_revision());
+            let login = self.context.gate.authorize(&Caller::Anonymous, Login { name: name.to_owned() })?;
+            let (enabled, user) = login.user();
+            if !enabled {
+                return Err(Refusal::AuthNotEnabled.into());
+            }
+            let user = user.ok_or(Refusal::AuthFailed)?;
+            if user.no_password {
+                return Err(Status::unknown(
+                    "auth: authentication failed, password was given for no password user",
+                ));
+            }
+            let hash = String::from_utf8(user.password_hash.to_vec()).map_err(|_| Refusal::AuthFailed)?;
+            let password = password.to_owned();
+            let verified = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash)).await;
+            if !matches!(verified, Ok(Ok(true))) {
+                return Err(Refusal::AuthFailed.into());
+            }
+            if let Some(jwt) = &self.context.tokens.jwt {
+                let token = jwt.issue(&user.name, auth_revision);
+                return token.map_err(|error| Status::unknown(error.to_string()));
+            }
+            let token = Token::draw().map_err(|error| Status::unknown(error.to_string()))?;
+            match login.remember(token.digest(), auth_revision).await? {
+                Ok(index) => return Ok(token.text(index)),
+                Err(AuthError::OldRevision) => {}
+                Err(AuthError::UserNotFound) => return Err(Refusal::AuthFailed.into()),
+                Err(error) => return Err(status::auth(error)),
+            }
+        }
+        Err(status::auth(AuthError::OldRevision))
     }
 
     /// A hash of the password, made on a thread of its own because it is slow on purpose.
@@ -102,25 +143,7 @@ impl Auth for AuthService {
         // No `admit` of the caller: an old token must not hinder getting a new one.
         let pb::AuthenticateRequest { name, password } = request.into_inner();
         self.context.barrier().await?;
-        // Read before the password is compared: a change in between makes the token an old one.
-        let auth_revision = self.context.gate.identify(|users| users.auth_revision());
-        let (enabled, user) = self.context.gate.authorize(&Caller::Anonymous, Login { name })?.user();
-        if !enabled {
-            return Err(Refusal::AuthNotEnabled.into());
-        }
-        let user = user.ok_or(Refusal::AuthFailed)?;
-        if user.no_password {
-            return Err(Status::unknown(
-                "auth: authentication failed, password was given for no password user",
-            ));
-        }
-        let hash = String::from_utf8(user.password_hash.to_vec()).map_err(|_| Refusal::AuthFailed)?;
-        let verified = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash)).await;
-        if !matches!(verified, Ok(Ok(true))) {
-            return Err(Refusal::AuthFailed.into());
-        }
-        let token = self.context.tokens.issue(&user, auth_revision);
-        let token = token.map_err(|error| Status::unknown(error.to_string()))?;
+        let token = self.log_in(&name, &password).await?;
         Ok(Response::new(pb::AuthenticateResponse { header: Some(self.context.header_now()), token }))
     }
 

@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::{HeaderMap, header::AUTHORIZATION};
 use mvcc::{Caller, Command, Reply};
 use replica::{Handle, Identity, Leadership};
 use tokio::{sync::watch, time::Instant};
@@ -135,7 +136,7 @@ impl Context {
 
     /// By token first, then by certificate. While authentication is off nobody has a name.
     fn caller(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Caller, Status> {
-        let token = metadata.get("token").or_else(|| metadata.get("authorization"));
+        let token = token(metadata.as_ref());
         let certificate = extensions.get::<CertificateUser>();
         if token.is_none() && certificate.is_none() {
             return Ok(Caller::Anonymous);
@@ -146,9 +147,10 @@ impl Context {
             }
             let name = match (token, certificate) {
                 (Some(token), _) => {
-                    let text = token.to_str().map_err(|_| Refusal::InvalidToken)?;
-                    let text = text.strip_prefix("Bearer ").unwrap_or(text);
-                    let claims = self.tokens.verify(text, store.auth_revision(), |name| store.user(name));
+                    let text = token.ok_or(Refusal::InvalidToken)?;
+                    let (auth_revision, next_serial) = (store.auth_revision(), store.next_token_serial());
+                    let claims =
+                        self.tokens.verify(text, auth_revision, next_serial, |digest| store.token(digest));
                     let Claims { name, auth_revision } = claims.ok_or(Refusal::InvalidToken)?;
                     return Ok(Caller::User { name, auth_revision });
                 }
@@ -177,10 +179,25 @@ impl Context {
         Ok(())
     }
 
+    /// A token that a login at another member has just given may not be known here yet: waits for it, for a moment.
+    /// Nobody is told by this whether it is genuine.
+    pub(crate) async fn hear_of(&self, headers: &HeaderMap) {
+        let Some(Some(text)) = token(headers) else { return };
+        if let Some(index) = self.tokens.index(text) {
+            let _late_is_no_error = tokio::time::timeout(CATCH_UP_TIMEOUT, self.gate.applied(index)).await;
+        }
+    }
+
     /// Writes through the log. Gives the store's revision after it.
     pub(crate) async fn propose(&self, caller: Caller, command: Command) -> Result<(i64, Reply), Status> {
         self.gate.authorize(&caller, command)?.propose().await
     }
+}
+
+/// The token in a request, if there is one; `Some(None)` when it is no text.
+fn token(headers: &HeaderMap) -> Option<Option<&str>> {
+    let value = headers.get("token").or_else(|| headers.get(AUTHORIZATION))?;
+    Some(value.to_str().ok().map(|text| text.strip_prefix("Bearer ").unwrap_or(text)))
 }
 
 /// Whether the client asked to be refused while there is no leader.

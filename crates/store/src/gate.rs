@@ -9,7 +9,7 @@
 
 mod asked;
 
-use mvcc::{Caller, HashCursor, HashKv, Operation, RangeError, Records, Store, UserView};
+use mvcc::{Caller, HashCursor, HashKv, Operation, RangeError, Records, Store, TokenDigest, TokenView};
 use replica::{Handle, Identity, Leadership};
 use tokio::sync::watch;
 use tonic::Status;
@@ -55,8 +55,12 @@ impl Users<'_> {
         self.0.auth_revision()
     }
 
-    pub(crate) fn user(&self, name: &str) -> Option<UserView> {
-        self.0.user(name)
+    pub(crate) fn token(&self, digest: &TokenDigest) -> Option<&TokenView> {
+        self.0.token(digest)
+    }
+
+    pub(crate) fn next_token_serial(&self) -> u64 {
+        self.0.next_token_serial()
     }
 }
 
@@ -85,6 +89,11 @@ impl Gate {
     /// After this, what this member has applied holds everything acknowledged before the call.
     pub(crate) async fn barrier(&self) -> Result<(), Status> {
         self.handle.read_barrier().await.map_err(status::read)
+    }
+
+    /// Resolves when this member has applied the log up to `index`.
+    pub(crate) async fn applied(&self, index: u64) {
+        self.handle.applied(index).await;
     }
 
     pub(crate) fn identity(&self) -> Identity {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::{
+    auth::tokens,
     bootstrap::{self, Bootstrap, BootstrapError},
     compaction,
     config::{ClusterState, Config, ConfigError},
@@ -171,7 +172,8 @@ fn background(own: &Own) -> Vec<JoinHandle<()>> {
         }
     });
     let compactor = tokio::spawn(compaction::run(own.clone()));
-    vec![hub, publisher, compactor]
+    let tokens = tokio::spawn(tokens::keep(own.clone()));
+    vec![hub, publisher, compactor, tokens]
 }
 
 /// Tells the cluster this member's name and client addresses, until it is known, then says that it is ready.

@@ -98,6 +98,7 @@ impl Services {
     {
         let begin = Instant::now();
         let counters = self.context.metrics.started(request.uri().path()).cloned();
+        self.context.hear_of(request.headers()).await;
         let mut response = self.dispatch(request).await;
         let refused = Status::from_header_map(response.headers());
         if let Some(status) = &refused

@@ -111,6 +111,7 @@ pub(crate) fn auth(error: AuthError) -> Status {
         | AuthError::RoleAlreadyExist
         | AuthError::RoleNotFound
         | AuthError::RoleNotGranted
+        | AuthError::NotEnabled
         | AuthError::PermissionNotGranted => Code::FailedPrecondition,
     };
     etcd(code, error)

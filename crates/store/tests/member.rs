@@ -11,6 +11,8 @@ mod backup;
 mod cluster;
 #[path = "member/http.rs"]
 mod http;
+#[path = "member/login.rs"]
+mod login;
 #[path = "member/one.rs"]
 mod one;
 #[path = "member/refused.rs"]

@@ -141,6 +141,10 @@ fn pinned() -> Vec<(Command, &'static str)> {
             "01 0a 0a 0172 01 0161 0163",
         ),
         (
+            auth(AuthCommand::Token { name: user(), digest: [0xab; 32], auth_revision: 300 }),
+            "01 0a 0b 0175 20 abababababababababababababababababababababababababababababababab ac02",
+        ),
+        (
             Command::MemberAttributes(MemberAttributes {
                 member: 200,
                 name: "m".to_owned(),
@@ -192,7 +196,8 @@ fn junk_is_named() {
         ("01 03 ffffff7f", DecodeError::Truncated),
         ("01 07 00 ffffffffffffffffffff01", DecodeError::Invalid("number")),
         ("01 0a 07 01ff", DecodeError::Invalid("text")),
-        ("01 0a 0b", DecodeError::Tag { what: "auth command", tag: 11 }),
+        ("01 0a 0c", DecodeError::Tag { what: "auth command", tag: 12 }),
+        ("01 0a 0b 0175 02 abab 01", DecodeError::Invalid("digest")),
         ("01 09 03 00 00", DecodeError::Tag { what: "alarm action", tag: 3 }),
         ("01 09 01 00 03", DecodeError::Tag { what: "alarm", tag: 3 }),
     ];

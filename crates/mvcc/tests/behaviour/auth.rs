@@ -1,6 +1,6 @@
 //! Users, roles, and who may do what.
 
-use crate::script::check;
+use crate::script::{Machine, check};
 
 /// Root, and alice who reads and writes a..c, reads d, writes e.
 const USERS: &str = "user-add root                    -> ok
@@ -281,5 +281,45 @@ fn rules_and_rights_survive_a_restart() {
          as root role-delete r     -> ok
          restart                   -> ok
          as alice put a 1          -> error: permission denied",
+    );
+}
+
+#[test]
+fn a_login_lives_as_long_as_password_user_rules_and_member() {
+    let mut machine = Machine::quiet();
+    machine.run(&format!("{USERS}\nauth-revision -> 10"));
+    machine.run(
+        "login alice a 9                -> error: revision of auth store is old
+         login nobody a 10              -> error: user name not found
+         as alice login alice a 10      -> error: permission denied
+         as root login root a 10        -> error: permission denied
+         as nobody login alice a 10     -> error: user name is empty
+         token a                        -> none
+         login alice a 10               -> ok
+         login bob b 10                 -> ok
+         login bob a 10                 -> ok   # an honest issuer offers no digest twice
+         auth-revision                  -> 10
+         revision                       -> 1
+         token a                        -> alice
+         user-password alice x          -> ok
+         token a                        -> none
+         token b                        -> bob
+         user-delete bob                -> ok
+         token b                        -> none
+         user-add bob                   -> ok
+         token b                        -> none
+         login alice c 13               -> ok
+         role-add s                     -> ok
+         token c                        -> alice
+         disable                        -> ok
+         login alice d 15               -> error: authentication is not enabled
+         enable                         -> ok
+         token c                        -> none
+         login alice e 15               -> ok
+         token e                        -> alice
+         restart                        -> ok   # with the same state hash
+         token e                        -> none
+         login alice e 15               -> ok
+         token e                        -> alice",
     );
 }

@@ -12,6 +12,7 @@
 //! lease ID | leases | events REV [prev] | alarm on|off KIND MEMBER | alarms | enable | disable | user ... | role ...
 //! as USER COMMAND (with the current auth revision), as USER@REV COMMAND, as nobody COMMAND
 //! hashkv [@REV] remembers the first answer for that revision and must be told `same`
+//! login USER T auth-revision=N (T is one letter) | token T
 //! finish-compaction | restart | revision
 //! ```
 //! `K..` is from K to the end, `K*` all keys with that prefix; `""` is the empty string. Each script also ends on the
@@ -75,7 +76,7 @@ impl Machine {
         }
     }
 
-    /// A machine that never flushes by itself.
+    /// A machine that never flushes or restarts by itself.
     pub(crate) fn quiet() -> Machine {
         Machine::new(Schedule::Never)
     }
@@ -176,6 +177,10 @@ impl Machine {
                     let (key, end) = permission.range.to_wire();
                     format!("{:?} {}..{}", permission.access, text(&key), text(&end))
                 })),
+                None => "none".to_owned(),
+            },
+            "token" => match self.store.token(&[words.next().unwrap().as_bytes()[0]; 32]) {
+                Some(token) => token.name.clone(),
                 None => "none".to_owned(),
             },
             "auth-revision" => self.store.auth_revision().to_string(),

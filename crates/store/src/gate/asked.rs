@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use mvcc::{
-    AlarmAction, AlarmCommand, AlarmKind, AlarmMember, Caller, Command, HashKv, KeyRange, KeyValue,
-    Operation, RangeCursor, RangeError, RangeQuery, RangeReply, Records, Reply, RoleView, Store, Txn,
-    TxnReply, UserView,
+    AlarmAction, AlarmCommand, AlarmKind, AlarmMember, ApplyError, AuthCommand, AuthError, Caller, Command,
+    HashKv, KeyRange, KeyValue, Operation, RangeCursor, RangeError, RangeQuery, RangeReply, Records, Reply,
+    RoleView, Store, TokenDigest, Txn, TxnReply, UserView,
 };
 use replica::{Handle, LeaseRemaining, Member};
 use tonic::Status;
@@ -265,6 +265,23 @@ impl Authorized<Login> {
     /// Whether authentication is on, and the user with the hash of the password.
     pub(crate) fn user(&self) -> (bool, Option<UserView>) {
         self.handle.read(|store, _| (store.auth_enabled(), store.user(&self.asked.name)))
+    }
+
+    /// Makes a token known to every member, for a password that was right when users and roles were at
+    /// `auth_revision`. Gives an index of the log by which it is known.
+    pub(crate) async fn remember(
+        &self,
+        digest: TokenDigest,
+        auth_revision: u64,
+    ) -> Result<Result<u64, AuthError>, Status> {
+        let name = self.asked.name.clone();
+        let command = Command::Auth(AuthCommand::Token { name, digest, auth_revision });
+        let applied = self.handle.propose(Caller::System, command).await.map_err(status::propose)?;
+        match applied.result {
+            Ok(_) => Ok(Ok(self.handle.applied_index())),
+            Err(ApplyError::Auth(error)) => Ok(Err(error)),
+            Err(error) => Err(status::apply(error)),
+        }
     }
 }
 

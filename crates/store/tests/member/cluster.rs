@@ -10,7 +10,7 @@ use wire::etcdserverpb as pb;
 
 use crate::one::{self, Member, event_texts};
 
-async fn three() -> Vec<Member> {
+pub(crate) async fn three(change: impl Fn(&mut Config)) -> Vec<Member> {
     let folders: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
     let mut configs: Vec<Config> = folders
         .iter()
@@ -25,6 +25,7 @@ async fn three() -> Vec<Member> {
         config.initial_cluster = list.clone();
         config.heartbeat_interval_ms = 50;
         config.election_timeout_ms = 500;
+        change(config);
     }
     let members = configs.into_iter().zip(folders).map(|(config, folder)| Member::run(config, folder, None));
     join_all(members).await
@@ -32,7 +33,7 @@ async fn three() -> Vec<Member> {
 
 #[tokio::test]
 async fn every_member_reads_writes_watches_and_keeps_leases() {
-    let members = three().await;
+    let members = three(|_| {}).await;
     let mut watches = Vec::new();
     for member in &members {
         let mut watch = member.watch().await;
@@ -72,7 +73,7 @@ async fn every_member_reads_writes_watches_and_keeps_leases() {
 /// clientv3's software transactions take a revision from one member and read at it, serializable, from another.
 #[tokio::test]
 async fn a_revision_that_one_member_told_can_be_read_at_every_other_at_once() {
-    let members = three().await;
+    let members = three(|_| {}).await;
     for round in 0..40 {
         let revision = members[round % 3].put("k", &round.to_string()).await;
         let get = pb::RangeRequest { key: "k".into(), revision, serializable: true, ..Default::default() };
@@ -92,7 +93,7 @@ async fn a_revision_that_one_member_told_can_be_read_at_every_other_at_once() {
 
 #[tokio::test]
 async fn without_a_quorum_local_reads_go_on_and_the_rest_says_why_not() {
-    let mut members = three().await;
+    let mut members = three(|_| {}).await;
     members[0].put("k", "v").await;
     members[2].get("k").await.unwrap();
     let mut watch = members[2].watch_with("hasleader", "true").await.unwrap();

@@ -213,6 +213,11 @@ pub(super) fn command(word: &str, words: &mut Words<'_>) -> Command {
             let range = parse_range(words.next().unwrap());
             Command::Auth(AuthCommand::RoleRevokePermission { role, range })
         }
+        "login" => {
+            let name = name().unwrap();
+            let (token, auth_revision) = (words.next().unwrap().as_bytes()[0], number(words.next()) as u64);
+            Command::Auth(AuthCommand::Token { name, digest: [token; 32], auth_revision })
+        }
         "member" => Command::MemberAttributes(MemberAttributes {
             member: number(words.next()) as u64,
             name: words.next().unwrap().to_owned(),
