@@ -22,6 +22,8 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
+use wire::{AcceptAny, Anchors, ServerVerifier};
+
 use crate::config::{TlsFiles, TlsRules, TlsVersions};
 pub(crate) use reload::Reloading;
 pub(crate) use suites::parse_suites;
@@ -84,11 +86,11 @@ fn read_server(files: &TlsFiles, rules: &TlsRules, http1: bool) -> Result<Server
     let builder = match &files.trusted_ca_file {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let roots = Arc::new(roots(path)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
+            let (anchors, roots) = authorities(path)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                 .build()
                 .map_err(|source| TlsError::Authority { path: path.clone(), source })?;
-            builder.with_client_cert_verifier(guard::ClientGuard::new(verifier, files)?)
+            builder.with_client_cert_verifier(guard::ClientGuard::new(verifier, anchors, files)?)
         }
     };
     let mut config =
@@ -107,9 +109,15 @@ fn read_peer_client(files: &TlsFiles, rules: &TlsRules) -> Result<ClientConfig, 
         .with_protocol_versions(protocol(rules.versions))
         .map_err(unusable)?;
     let builder = match &files.trusted_ca_file {
-        Some(authority) => builder.with_root_certificates(roots(authority)?),
+        Some(path) => {
+            let (anchors, roots) = authorities(path)?;
+            let verifier = ServerVerifier::new(anchors, roots, provider)
+                .map_err(|source| TlsError::Authority { path: path.clone(), source })?;
+            builder.dangerous().with_custom_certificate_verifier(verifier)
+        }
+        // `--peer-auto-tls`: each member made its own certificate, so there is nobody to verify it by.
         None if files.self_signed => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(guard::AnyServer::new(&provider)))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny::new(provider)))
         }
         None => return Err(TlsError::NoPeerAuthority),
     };
@@ -159,10 +167,8 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::NotPem { what: "key", path: path.to_owned() })
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates_of(path, "authority")? {
-        roots.add(certificate).map_err(|source| TlsError::Unusable { path: path.to_owned(), source })?;
-    }
-    Ok(roots)
+fn authorities(path: &Path) -> Result<(Anchors, RootCertStore), TlsError> {
+    let anchors = Anchors::new(certificates_of(path, "authority")?);
+    let roots = anchors.roots().map_err(|source| TlsError::Unusable { path: path.to_owned(), source })?;
+    Ok((anchors, roots))
 }

@@ -4,14 +4,18 @@
 //! A [`Client`] does not know whether its [`Transport`] is a socket or the services of this process.
 //! Not here: any meaning of the messages (crate `store`) or of the peer streams (crate `replica`).
 
+mod alerts;
+mod anchors;
 mod client;
 mod endpoint;
 mod tls;
 mod transport;
 
+pub use alerts::{is_tls_alert, tls_failure};
+pub use anchors::{Anchors, Purpose, ServerVerifier};
 pub use client::{Client, MESSAGE_SIZE_BYTES_MAX};
 pub use endpoint::{Endpoint, EndpointError};
-pub use tls::{ClientTls, TlsError};
+pub use tls::{AcceptAny, ClientTls, TlsError};
 pub use transport::{ConnectError, Transport};
 
 use bytes::Bytes;

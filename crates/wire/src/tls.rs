@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
+
+use crate::{Anchors, ServerVerifier};
 
 /// PEM texts and options of a client's TLS.
 #[derive(Debug, Clone, Default)]
@@ -51,15 +53,15 @@ impl ClientTls {
             ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
         let builder = match &self.ca_pem {
             _ if self.skip_verify => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny { provider }))
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny::new(provider)))
             }
             None => return Err(TlsError::NoAuthority),
             Some(pem) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(pem, "authority")? {
-                    roots.add(certificate)?;
-                }
-                builder.with_root_certificates(roots)
+                let anchors = Anchors::new(certificates(pem, "authority")?);
+                let roots = anchors.roots()?;
+                let verifier = ServerVerifier::new(anchors, roots, provider)
+                    .map_err(|error| rustls::Error::General(error.to_string()))?;
+                builder.dangerous().with_custom_certificate_verifier(verifier)
             }
         };
         let mut config = match (&self.cert_pem, &self.key_pem) {
@@ -89,10 +91,16 @@ fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'st
     if list.is_empty() { Err(TlsError::NoCertificate { what }) } else { Ok(list) }
 }
 
-/// Believes every server; signatures are still checked.
+/// Believes every server; signatures are still checked. It encrypts; it does not tell who is there.
 #[derive(Debug)]
-struct AcceptAny {
+pub struct AcceptAny {
     provider: Arc<CryptoProvider>,
+}
+
+impl AcceptAny {
+    pub fn new(provider: Arc<CryptoProvider>) -> AcceptAny {
+        AcceptAny { provider }
+    }
 }
 
 impl ServerCertVerifier for AcceptAny {

@@ -1,4 +1,5 @@
-//! Who comes in beyond "signed by the authority": not who was revoked, and only the names that are allowed.
+//! Who comes in beyond "signed by the authority": the authority itself, not who was revoked, and only the names that are
+//! allowed.
 //!
 //! As in etcd a revocation list counts by serial number alone, whoever signed it and however old it is. The list and the
 //! certificates are read anew when they change (reload.rs), which also forgets the sessions that could be resumed.
@@ -7,17 +8,14 @@ use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
-    client::{
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_name,
-    },
-    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    client::{danger::HandshakeSignatureValid, verify_server_name},
     server::{
         ParsedCertificate,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use wire::{Anchors, Purpose};
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
 use super::{TlsError, common_name};
@@ -27,6 +25,7 @@ use crate::config::TlsFiles;
 #[derive(Debug)]
 pub(super) struct ClientGuard {
     authority: Arc<dyn ClientCertVerifier>,
+    anchors: Anchors,
     /// Big-endian, without leading zeros.
     revoked_serials: BTreeSet<Vec<u8>>,
     /// One of these must be the common name; empty means any.
@@ -38,10 +37,12 @@ pub(super) struct ClientGuard {
 impl ClientGuard {
     pub(super) fn new(
         authority: Arc<dyn ClientCertVerifier>,
+        anchors: Anchors,
         files: &TlsFiles,
     ) -> Result<Arc<ClientGuard>, TlsError> {
         Ok(Arc::new(ClientGuard {
             authority,
+            anchors,
             revoked_serials: files.crl_file.as_deref().map(revoked).transpose()?.unwrap_or_default(),
             common_names: files.allowed_common_names.clone(),
             hostnames: files.allowed_hostnames.clone(),
@@ -59,7 +60,8 @@ impl ClientGuard {
         if !self.common_names.is_empty() {
             let name = common_name(certificate);
             if !name.is_some_and(|name| self.common_names.contains(&name)) {
-                return refused(CertificateError::ApplicationVerificationFailure);
+                // As a wrong host name: the other side is told "bad certificate", in Go's words too.
+                return refused(CertificateError::NotValidForName);
             }
         }
         if !self.hostnames.is_empty() {
@@ -95,7 +97,10 @@ impl ClientCertVerifier for ClientGuard {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.authority.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = match self.anchors.judge(end_entity, Purpose::Client, now) {
+            None => self.authority.verify_client_cert(end_entity, intermediates, now)?,
+            Some(judged) => judged.map(|()| ClientCertVerified::assertion())?,
+        };
         self.check(end_entity)?;
         Ok(verified)
     }
@@ -120,54 +125,6 @@ impl ClientCertVerifier for ClientGuard {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.authority.supported_verify_schemes()
-    }
-}
-
-/// `--peer-auto-tls`: each member made its own certificate, so there is nobody to verify it by. It encrypts; it does not
-/// tell who is there.
-#[derive(Debug)]
-pub(super) struct AnyServer {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl AnyServer {
-    pub(super) fn new(provider: &CryptoProvider) -> AnyServer {
-        AnyServer { algorithms: provider.signature_verification_algorithms }
-    }
-}
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
     }
 }
 

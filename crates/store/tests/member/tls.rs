@@ -13,27 +13,27 @@ use wire::{Client, ClientTls, Transport, etcdserverpb as pb};
 
 use crate::one::{self, Member};
 
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub(crate) fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Authority { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
-    fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.issuer.pem()
     }
 
     /// Certificate and key for 127.0.0.1, usable by a server and a client.
-    fn sign(&self, name: &str) -> (String, String) {
+    pub(crate) fn sign(&self, name: &str) -> (String, String) {
         self.sign_for(name, "127.0.0.1", 1)
     }
 
-    fn sign_for(&self, name: &str, host: &str, serial: u64) -> (String, String) {
+    pub(crate) fn sign_for(&self, name: &str, host: &str, serial: u64) -> (String, String) {
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.serial_number = Some(SerialNumber::from(serial));
         params.distinguished_name.push(DnType::CommonName, name);
@@ -46,7 +46,7 @@ impl Authority {
 
 impl Authority {
     /// A list as etcd's fixtures have it: DER, and long out of date.
-    fn revoke(&self, serials: &[u64]) -> Vec<u8> {
+    pub(crate) fn revoke(&self, serials: &[u64]) -> Vec<u8> {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -79,7 +79,7 @@ async fn comes_in(member: &Member, tls: ClientTls) -> bool {
     }
 }
 
-fn client_tls(authority: &Authority, pair: Option<&(String, String)>) -> ClientTls {
+pub(crate) fn client_tls(authority: &Authority, pair: Option<&(String, String)>) -> ClientTls {
     ClientTls {
         ca_pem: Some(authority.pem().into_bytes()),
         cert_pem: pair.map(|pair| pair.0.clone().into_bytes()),
@@ -115,6 +115,11 @@ async fn only_certificates_of_the_authority_come_in_and_their_name_is_the_user()
     let root = authority.sign("root");
     let member = Member::run(config, folder, Some(client_tls(&authority, Some(&root)))).await;
     member.put("k", "v").await;
+    let own = (authority.pem(), authority.issuer.key().serialize_pem());
+    assert!(comes_in(&member, client_tls(&authority, Some(&own))).await, "the authority itself");
+    let alike = Authority::new();
+    let alike = (alike.pem(), alike.issuer.key().serialize_pem());
+    assert!(!comes_in(&member, client_tls(&authority, Some(&alike))).await, "another with the same name");
 
     let endpoint = [member.store().client_urls()[0].to_string()];
     let range = || pb::RangeRequest { key: "k".into(), ..Default::default() };
