@@ -1,4 +1,5 @@
-//! Log lines on standard error: etcd's JSON shape for members, short text for a person at a terminal.
+//! Log lines, on standard error unless the store's flags say where: etcd's JSON shape for members, short text for a
+//! person at a terminal.
 //!
 //! Invariants: one line per event; the JSON keys `level`, `ts`, `caller`, `msg` come first and are always there, because
 //! tools that watch etcd's log match them. `RUST_LOG` overrides the level. Fields are printed as they are: callers never
@@ -8,6 +9,7 @@ use std::fmt;
 use std::io::Write as _;
 
 use serde_json::{Map, Value};
+use store::command::{LogFormat, LogOptions, LogOutput};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -20,17 +22,32 @@ use tracing_subscriber::{EnvFilter, fmt as text};
 pub(crate) enum Format {
     /// `{"level":"info","ts":"2026-01-02T15:04:05.999999Z","caller":"store/lib.rs:10","msg":"...", fields}`
     Json,
+    /// The same in columns, as zap's console has it; fields as JSON at the end.
+    Console,
     /// `12:00:00 WARN message field=value`
     Text,
 }
 
 /// Installs the process's log output; a second call is ignored.
 pub(crate) fn install(format: Format, default_level: Level) {
+    install_to(format, default_level, vec![LogOutput::Stderr]);
+}
+
+/// The same, with what the store's flags say.
+pub(crate) fn install_for_store(options: LogOptions) {
+    let format = match options.format {
+        LogFormat::Json => Format::Json,
+        LogFormat::Console => Format::Console,
+    };
+    install_to(format, options.level, options.outputs);
+}
+
+fn install_to(format: Format, default_level: Level, outputs: Vec<LogOutput>) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(format!("{default_level},openraft=error,h2=error,rustls=error")));
     let registry = tracing_subscriber::registry().with(filter);
     let installed = match format {
-        Format::Json => registry.with(JsonLines).try_init(),
+        Format::Json | Format::Console => registry.with(Lines { format, outputs }).try_init(),
         Format::Text => {
             registry.with(text::layer().with_writer(std::io::stderr).with_target(false).compact()).try_init()
         }
@@ -39,23 +56,51 @@ pub(crate) fn install(format: Format, default_level: Level) {
     drop(installed);
 }
 
-struct JsonLines;
+struct Lines {
+    format: Format,
+    outputs: Vec<LogOutput>,
+}
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
+impl Lines {
+    /// One write for each output, so that lines of several threads do not mix. An output that is gone must not end a
+    /// member.
+    fn write(&self, bytes: &[u8]) {
+        for output in &self.outputs {
+            drop(match output {
+                LogOutput::Stderr => std::io::stderr().lock().write_all(bytes),
+                LogOutput::Stdout => std::io::stdout().lock().write_all(bytes),
+                LogOutput::File(file) => (&mut &*file).write_all(bytes),
+            });
+        }
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let metadata = event.metadata();
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let mut line = Map::new();
-        line.insert("level".to_owned(), level(*metadata.level()).into());
-        line.insert("ts".to_owned(), format!("{:.6}", jiff::Timestamp::now()).into());
-        line.insert("caller".to_owned(), caller(metadata.file(), metadata.line()).into());
-        line.insert("msg".to_owned(), fields.message.into());
-        line.extend(fields.rest);
-        let mut bytes = Value::Object(line).to_string().into_bytes();
-        bytes.push(b'\n');
-        // A closed standard error must not end a member.
-        drop(std::io::stderr().lock().write_all(&bytes));
+        let (level, time) = (level(*metadata.level()), format!("{:.6}", jiff::Timestamp::now()));
+        let caller = caller(metadata.file(), metadata.line());
+        let text = match self.format {
+            Format::Console => {
+                let rest = match fields.rest.is_empty() {
+                    true => String::new(),
+                    false => format!("\t{}", Value::Object(fields.rest)),
+                };
+                format!("{time}\t{level}\t{caller}\t{}{rest}\n", fields.message)
+            }
+            Format::Json | Format::Text => {
+                let mut line = Map::new();
+                line.insert("level".to_owned(), level.into());
+                line.insert("ts".to_owned(), time.into());
+                line.insert("caller".to_owned(), caller.into());
+                line.insert("msg".to_owned(), fields.message.into());
+                line.extend(fields.rest);
+                format!("{}\n", Value::Object(line))
+            }
+        };
+        self.write(text.as_bytes());
     }
 }
 

@@ -49,9 +49,11 @@ fn main() -> ExitCode {
         Command::Store(passed) if passed.arguments.first().is_some_and(|word| word == "restore") => {
             restore::store_restore(&passed.arguments[1..])
         }
-        Command::Store(passed) => {
-            store::command::main(passed.arguments, |options| logging::install(Format::Json, options.level))
+        Command::Store(passed) if passed.arguments.first().is_some_and(|word| word == "gateway") => {
+            let arguments = passed.arguments.into_iter().skip(1).collect();
+            store::proxy::main(arguments, || logging::install(Format::Json, Level::INFO))
         }
+        Command::Store(passed) => store::command::main(passed.arguments, logging::install_for_store),
         Command::Apiserver(passed) => {
             logging::install(Format::Json, Level::INFO);
             apiserver::command::main(passed.arguments)

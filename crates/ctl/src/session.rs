@@ -104,7 +104,9 @@ fn tls(line: &Line, endpoints: &[String]) -> Result<Option<ClientTls>, Failure> 
         server_name: None,
         skip_verify: switch(line, "insecure-skip-tls-verify"),
     };
-    let secure = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+    let secure = endpoints
+        .iter()
+        .any(|endpoint| ["https://", "unixs://"].iter().any(|scheme| endpoint.starts_with(scheme)));
     let given = tls.ca_pem.is_some() || tls.cert_pem.is_some() || tls.key_pem.is_some() || tls.skip_verify;
     Ok((given || secure).then_some(tls))
 }

@@ -52,6 +52,13 @@ pub struct TlsRules {
     pub cipher_suites: Vec<rustls::CipherSuite>,
 }
 
+/// Of every socket that is listened on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Other processes may listen on the same port; the system shares the connections out.
+    pub reuse_port: bool,
+}
+
 /// When history is dropped without being asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AutoCompaction {
@@ -70,6 +77,7 @@ pub struct Config {
     pub listen_client_urls: Vec<Url>,
     pub listen_peer_urls: Vec<Url>,
     pub listen_metrics_urls: Vec<Url>,
+    pub socket_options: SocketOptions,
     pub advertise_client_urls: Vec<Url>,
     pub initial_advertise_peer_urls: Vec<Url>,
     /// Name and peer address, one entry per address. Empty: this member alone.
@@ -108,6 +116,12 @@ pub struct Config {
     pub bcrypt_cost: u32,
     /// Also count how long requests take.
     pub metrics_extensive: bool,
+    /// Serve `/debug/`.
+    pub debug: bool,
+    /// Of pages in browsers that may use HTTP; `*` among them means any.
+    pub cors_origins: Vec<String>,
+    /// Names by which HTTP requests without TLS may call this member; `*` among them means any.
+    pub allowed_hosts: Vec<String>,
     /// Of the log; etcd's are as large.
     pub log_segment_size_bytes: u64,
     /// What the member reaches below its services: the system's, or a simulation's. The client port is always the
@@ -156,6 +170,8 @@ pub enum ConfigError {
         "AllowedCNs and AllowedHostnames are mutually exclusive (cns={common_names:?}, hostnames={hostnames:?})"
     )]
     TwoNameRules { common_names: String, hostnames: String },
+    #[error("{0} and {1}: a socket file cannot have both")]
+    TwoKinds(Url, Url),
     #[error("unknown auto-compaction-mode {0:?}")]
     CompactionMode(String),
     #[error("--{0} must not be empty")]
@@ -173,6 +189,7 @@ impl Config {
             listen_client_urls: client.clone(),
             listen_peer_urls: peer.clone(),
             listen_metrics_urls: Vec::new(),
+            socket_options: SocketOptions::default(),
             advertise_client_urls: client,
             initial_advertise_peer_urls: peer,
             initial_cluster: Vec::new(),
@@ -204,6 +221,9 @@ impl Config {
             jwt: None,
             bcrypt_cost: 10,
             metrics_extensive: false,
+            debug: false,
+            cors_origins: vec!["*".to_owned()],
+            allowed_hosts: vec!["*".to_owned()],
             log_segment_size_bytes: 64 << 20,
             surroundings: replica::Surroundings::system(),
         }
@@ -247,6 +267,7 @@ impl Config {
         self.listen_client_urls.extend(urls(flags, "listen-client-http-urls")?);
         self.listen_peer_urls = urls(flags, "listen-peer-urls")?;
         self.listen_metrics_urls = urls(flags, "listen-metrics-urls")?;
+        self.socket_options.reuse_port = flags.is_on("socket-reuse-port");
         self.advertise_client_urls = urls(flags, "advertise-client-urls")?;
         self.initial_advertise_peer_urls = urls(flags, "initial-advertise-peer-urls")?;
         Ok(())
@@ -281,6 +302,8 @@ impl Config {
         self.peer_tls = tls_files(flags, PEER)?;
         self.client_auto_tls = flags.is_on("auto-tls");
         self.peer_auto_tls = flags.is_on("peer-auto-tls");
+        self.cors_origins = names(flags.value("cors"));
+        self.allowed_hosts = names(flags.value("host-whitelist"));
         self.self_signed_validity_years = number(flags, "self-signed-cert-validity")?;
         if self.self_signed_validity_years == 0 {
             return Err(invalid("self-signed-cert-validity", "0", "must be at least 1"));
@@ -331,6 +354,7 @@ impl Config {
             duration(flags, "watch-progress-notify-interval")?.max(Duration::from_millis(100));
         self.compaction_batch_limit = number::<usize>(flags, "compaction-batch-limit")?.max(1);
         self.auto_compaction = auto_compaction(flags)?;
+        self.debug = flags.is_on("enable-pprof");
         self.metrics_extensive = match flags.value("metrics") {
             "basic" => false,
             "extensive" => true,
@@ -373,6 +397,15 @@ impl Config {
         need(&self.listen_client_urls, client, "cert-file", "key-file")?;
         need(&self.listen_metrics_urls, client, "cert-file", "key-file")?;
         need(&self.listen_peer_urls, peer, "peer-cert-file", "peer-key-file")?;
+        for list in [&self.listen_client_urls, &self.listen_metrics_urls] {
+            let sockets = || list.iter().filter(|url| url.socket().is_some());
+            for url in sockets() {
+                if let Some(other) = sockets().find(|other| other.place == url.place && other.tls != url.tls)
+                {
+                    return Err(ConfigError::TwoKinds(url.clone(), other.clone()));
+                }
+            }
+        }
         self.check_cluster()
     }
 
@@ -404,6 +437,11 @@ fn invalid(name: &'static str, value: &str, reason: impl ToString) -> ConfigErro
 
 fn urls(flags: &Flags, name: &'static str) -> Result<Vec<Url>, ConfigError> {
     Url::parse_list(flags.value(name)).map_err(|error: UrlError| invalid(name, flags.value(name), error))
+}
+
+/// The parts of a comma-separated list.
+fn names(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
 fn number<T: std::str::FromStr>(flags: &Flags, name: &'static str) -> Result<T, ConfigError> {
@@ -476,18 +514,15 @@ const PEER: TlsNames = TlsNames {
     hostname: "peer-cert-allowed-hostname",
 };
 
-fn tls_files(flags: &Flags, names: TlsNames) -> Result<Option<TlsFiles>, ConfigError> {
-    let TlsNames { cert, key, authority, auth, .. } = names;
+fn tls_files(flags: &Flags, flag_names: TlsNames) -> Result<Option<TlsFiles>, ConfigError> {
+    let TlsNames { cert, key, authority, auth, auto, crl, common_name, hostname } = flag_names;
     let path = |name| Some(flags.value(name)).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let list = |name: &str| -> Vec<String> {
-        name.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
-    };
     let trusted_ca_file = path(authority);
-    let allowed_common_names = match names.common_name {
+    let allowed_common_names = match common_name {
         "" => Vec::new(),
-        name => list(flags.value(name)),
+        name => names(flags.value(name)),
     };
-    let allowed_hostnames = list(flags.value(names.hostname));
+    let allowed_hostnames = names(flags.value(hostname));
     if !allowed_common_names.is_empty() && !allowed_hostnames.is_empty() {
         return Err(ConfigError::TwoNameRules {
             common_names: allowed_common_names.join(","),
@@ -495,7 +530,7 @@ fn tls_files(flags: &Flags, names: TlsNames) -> Result<Option<TlsFiles>, ConfigE
         });
     }
     let (cert_file, key_file) = match (flags.value(cert), flags.value(key)) {
-        ("", "") if flags.is_on(names.auto) => return Ok(None),
+        ("", "") if flags.is_on(auto) => return Ok(None),
         ("", "") if flags.is_on(auth) && trusted_ca_file.is_none() => {
             return Err(ConfigError::NoAuthority { auth, authority });
         }
@@ -504,7 +539,7 @@ fn tls_files(flags: &Flags, names: TlsNames) -> Result<Option<TlsFiles>, ConfigE
         (cert_file, key_file) => (cert_file.into(), key_file.into()),
     };
     // A rule about certificates that nobody is asked for would let everybody in.
-    let rules = [auth, names.crl, names.common_name, names.hostname];
+    let rules = [auth, crl, common_name, hostname];
     let rule = rules.into_iter().find(|name| !name.is_empty() && !["", "false"].contains(&flags.value(name)));
     match rule {
         Some(auth) if trusted_ca_file.is_none() => Err(ConfigError::NoAuthority { auth, authority }),
@@ -513,7 +548,7 @@ fn tls_files(flags: &Flags, names: TlsNames) -> Result<Option<TlsFiles>, ConfigE
             key_file,
             trusted_ca_file,
             client_cert_auth: flags.is_on(auth),
-            crl_file: path(names.crl),
+            crl_file: path(crl),
             allowed_common_names,
             allowed_hostnames,
             self_signed: false,

@@ -29,6 +29,8 @@ pub(crate) enum Kind {
 pub(crate) enum Use {
     /// It is acted on.
     Honoured,
+    /// It is acted on as far as its help says, with a warning when it is not the default.
+    Partly,
     /// It concerns something that this store has no need of; accepted, with a warning when it is not the default.
     Ignored,
     /// Acting as if it were honoured would mislead: refused unless it is the default.
@@ -176,6 +178,9 @@ impl Flags {
             }
             match row.usage {
                 Use::Honoured => {}
+                Use::Partly => {
+                    self.warnings.push(format!("--{name} has less effect on this store: {}", row.help))
+                }
                 Use::Ignored => self.warnings.push(format!("--{name} has no effect on this store")),
                 Use::Missing => return Err(FlagError::Missing(row.name)),
             }
@@ -212,7 +217,7 @@ pub(crate) fn help() -> String {
     );
     for row in ROWS {
         let note = match row.usage {
-            Use::Honoured => "",
+            Use::Honoured | Use::Partly => "",
             Use::Ignored => " (accepted, without effect on this store)",
             Use::Missing => " (not supported yet)",
         };

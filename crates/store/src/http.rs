@@ -1,16 +1,23 @@
-//! What the client port answers to plain HTTP: health, version, metrics and the JSON gateway.
+//! What the client port answers to plain HTTP: health, version, metrics, the JSON gateway, and what debugging wants.
 
+mod access;
+mod debug;
 pub(crate) mod gateway;
 mod probes;
+mod websocket;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tonic::body::Body;
 
 use crate::{
-    CLUSTER_VERSION, STORAGE_VERSION, VERSION, context::Own, metrics, serve::Scope, services::Services,
+    CLUSTER_VERSION, STORAGE_VERSION, VERSION,
+    context::Own,
+    metrics,
+    serve::{Scope, Secured},
+    services::Services,
 };
 use gateway::Gateway;
 
@@ -27,7 +34,33 @@ impl HttpService {
         HttpService { gateway: Gateway::new(services, message_size_bytes_max, streams_max), own }
     }
 
-    pub(crate) async fn answer(&self, request: Request<Incoming>, scope: Scope) -> Response<Body> {
+    /// A request on the client port, if page and host may ask.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        secured: &Secured,
+        scope: Scope,
+    ) -> Response<Body> {
+        if scope == Scope::Metrics {
+            return self.route(request, scope).await;
+        }
+        let config = &self.own.context.config;
+        let auth_enabled = self.own.context.gate.identify(|users| users.auth_enabled());
+        if let Some(refused) = access::refuse(config, &request, secured, auth_enabled) {
+            return refused;
+        }
+        let origin = access::allowed_origin(config, request.headers());
+        let mut response = match *request.method() {
+            Method::OPTIONS => answer(StatusCode::OK, "text/plain", ""),
+            _ => self.route(request, scope).await,
+        };
+        if let Some(origin) = origin {
+            access::allow(origin, response.headers_mut());
+        }
+        response
+    }
+
+    async fn route(&self, request: Request<Incoming>, scope: Scope) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let query = request.uri().query().unwrap_or_default().to_owned();
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -45,12 +78,32 @@ impl HttpService {
                 probes::checks(&self.own, probes::READY, "/readyz", &path, &query).await
             }
             _ if scope == Scope::Metrics => not_found(),
+            _ if path.starts_with("/debug/") && self.own.context.config.debug => match get {
+                true => debug::debug(&self.own, &path),
+                false => not_allowed("GET"),
+            },
             "/version" => self.version(),
             _ if path.starts_with("/v3/") || path.starts_with("/v3beta/") => {
-                self.browser(request, &path).await
+                if websocket::is_asked_for(&request) {
+                    return self.open_websocket(request, &path);
+                }
+                match *request.method() {
+                    Method::POST => self.gateway.answer(&path, request).await,
+                    _ => not_allowed("POST"),
+                }
             }
             _ => not_found(),
         }
+    }
+
+    fn open_websocket(&self, request: Request<Incoming>, path: &str) -> Response<Body> {
+        let context = &self.own.context;
+        // Browsers let every page open one, so the page is judged here.
+        let page = request.headers().get(header::ORIGIN).is_some();
+        if page && access::allowed_origin(&context.config, request.headers()).is_none() {
+            return answer(StatusCode::FORBIDDEN, "text/plain; charset=utf-8", "Forbidden\n");
+        }
+        websocket::open(&self.gateway, path, request, context.shutdown.clone())
     }
 
     /// The versions of the program and of what the whole cluster can do.
@@ -63,21 +116,6 @@ impl HttpService {
             "{{\"etcdserver\":\"{VERSION}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{STORAGE_VERSION}\"}}"
         );
         answer(StatusCode::OK, "application/json", text)
-    }
-
-    /// The gateway, with the headers that let pages of any origin use it.
-    async fn browser(&self, request: Request<Incoming>, path: &str) -> Response<Body> {
-        let mut response = match *request.method() {
-            Method::OPTIONS => answer(StatusCode::OK, "text/plain", ""),
-            Method::POST => self.gateway.answer(path, request).await,
-            _ => not_allowed("POST"),
-        };
-        let headers: &mut HeaderMap = response.headers_mut();
-        let allow = |text: &'static str| HeaderValue::from_static(text);
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, allow("POST, GET, OPTIONS, PUT, DELETE"));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allow("*"));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allow("accept, content-type, authorization"));
-        response
     }
 }
 

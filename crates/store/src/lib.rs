@@ -24,6 +24,8 @@ mod lock;
 mod maintenance;
 mod member;
 mod metrics;
+mod notify;
+pub mod proxy;
 mod queue;
 mod serve;
 mod services;
@@ -34,12 +36,14 @@ mod watch;
 
 pub use auth::jwt::{Jwt, JwtError};
 pub use bootstrap::BootstrapError;
-pub use config::{AutoCompaction, ClusterState, Config, ConfigError, TlsFiles, TlsRules, TlsVersions};
+pub use config::{
+    AutoCompaction, ClusterState, Config, ConfigError, SocketOptions, TlsFiles, TlsRules, TlsVersions,
+};
 pub use flags::{FlagError, Flags};
 pub use member::{RunError, StartError, Store, start};
 pub use serve::ListenError;
 pub use tls::TlsError;
-pub use url::{Url, UrlError};
+pub use url::{Place, Url, UrlError};
 
 /// The etcd version whose behaviour this is. Kubernetes and etcd's own tools decide by it what they may use.
 pub const VERSION: &str = "3.6.6";

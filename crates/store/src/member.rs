@@ -71,7 +71,7 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<St
         config.client_tls.as_ref().map(|files| tls::server(files, &config.tls_rules, true)).transpose()?;
     let peer_tls = peer_tls(&config)?;
     let listeners = listen(&config).await?;
-    let client_urls: Vec<Url> = listeners.iter().map(|listener| listener.url.clone()).collect();
+    let client_urls: Vec<Url> = listeners.iter().flat_map(|listener| listener.urls.clone()).collect();
     let Bootstrap { identity, members } = bootstrap::bootstrap(&config, peer_tls.as_ref()).await?;
     let mut peer_addresses: Vec<SocketAddr> = Vec::new();
     for url in &config.listen_peer_urls {
@@ -147,16 +147,12 @@ fn sign_own(config: &mut Config) -> Result<(), TlsError> {
 }
 
 async fn listen(config: &Config) -> Result<Vec<Listener>, ListenError> {
-    let mut listeners = Vec::new();
     if !config.surroundings.has_sockets() {
-        return Ok(listeners);
+        return Ok(Vec::new());
     }
-    for url in &config.listen_client_urls {
-        listeners.push(Listener::bind(url, Scope::Everything).await?);
-    }
-    for url in &config.listen_metrics_urls {
-        listeners.push(Listener::bind(url, Scope::Metrics).await?);
-    }
+    let options = config.socket_options;
+    let mut listeners = Listener::bind_all(&config.listen_client_urls, Scope::Everything, options).await?;
+    listeners.extend(Listener::bind_all(&config.listen_metrics_urls, Scope::Metrics, options).await?);
     Ok(listeners)
 }
 
@@ -200,6 +196,7 @@ async fn publish(own: &Own) {
     tracing::info!(name = %context.config.name, "published local member to cluster through raft");
     tracing::info!(cluster_version = crate::CLUSTER_VERSION, "enabled capabilities for version");
     tracing::info!("ready to serve client requests");
+    crate::notify::ready();
 }
 
 impl Store {

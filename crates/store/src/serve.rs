@@ -5,6 +5,7 @@
 
 mod authority;
 mod metered;
+mod socket;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,7 +18,6 @@ use hyper_util::{
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
     time,
 };
 use tokio_rustls::TlsAcceptor;
@@ -28,11 +28,16 @@ use crate::{
     config::Config,
     context::{CertificateUser, Context, Own},
     http::HttpService,
-    serve::{authority::Readable, metered::Metered},
+    serve::{
+        authority::Readable,
+        metered::Metered,
+        socket::{Security, Stream},
+    },
     services::Services,
     tls::{self, Reloading},
-    url::Url,
+    url::{Place, Url},
 };
+pub(crate) use socket::Listener;
 
 /// Bounds of one connection.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -64,34 +69,24 @@ pub(crate) enum Scope {
     Metrics,
 }
 
-/// A bound address.
-pub(crate) struct Listener {
-    pub url: Url,
-    socket: TcpListener,
-    scope: Scope,
-}
-
-impl Listener {
-    /// Binds the first address that the host resolves to; a port of 0 becomes the real one in `url`.
-    pub(crate) async fn bind(url: &Url, scope: Scope) -> Result<Listener, ListenError> {
-        let address = resolve(url).await?;
-        let socket = TcpListener::bind(address).await.map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => ListenError::InUse { url: url.clone() },
-            _ => ListenError::Listen { url: url.clone(), source },
-        })?;
-        let port =
-            socket.local_addr().map_err(|source| ListenError::Listen { url: url.clone(), source })?.port();
-        Ok(Listener { url: Url { port, ..url.clone() }, socket, scope })
-    }
-}
-
-/// The address to bind for a URL; IPv4 first, so that `localhost` is where clients look.
+/// The address to bind for a TCP URL: the first that the host resolves to, IPv4 first, so that `localhost` is where clients look.
 pub(crate) async fn resolve(url: &Url) -> Result<SocketAddr, ListenError> {
     let failed = |source| ListenError::Listen { url: url.clone(), source };
+    let Place::Tcp { host, port } = &url.place else {
+        return Err(ListenError::NoHost { url: url.clone() });
+    };
     let mut addresses: Vec<SocketAddr> =
-        tokio::net::lookup_host((url.host.as_str(), url.port)).await.map_err(failed)?.collect();
+        tokio::net::lookup_host((host.as_str(), *port)).await.map_err(failed)?.collect();
     addresses.sort_by_key(SocketAddr::is_ipv6);
     addresses.into_iter().next().ok_or_else(|| ListenError::NoHost { url: url.clone() })
+}
+
+/// How a connection is protected.
+#[derive(Debug, Clone)]
+pub(crate) enum Secured {
+    No,
+    /// With the user whom the client's certificate names, if certificates name users.
+    Tls(Option<CertificateUser>),
 }
 
 /// Everything that a connection needs.
@@ -150,38 +145,51 @@ fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
 async fn accept(front: Arc<Front>, listener: Listener) {
     loop {
         let accepted = tokio::select! {
-            accepted = listener.socket.accept() => accepted,
+            accepted = listener.accept() => accepted,
             () = front.stop.cancelled() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                front.tasks.spawn(connection(front.clone(), stream, peer, listener.url.tls, listener.scope));
+                let (security, scope) = (listener.security, listener.scope);
+                front.tasks.spawn(connection(front.clone(), stream, peer, security, scope));
             }
             Err(error) => {
-                tracing::warn!(%error, url = %listener.url, "connection not accepted");
+                tracing::warn!(%error, url = %listener.urls[0], "connection not accepted");
                 time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn connection(front: Arc<Front>, stream: TcpStream, peer: SocketAddr, is_tls: bool, scope: Scope) {
-    if let Err(error) = stream.set_nodelay(true) {
+async fn connection(front: Arc<Front>, stream: Stream, peer: String, security: Security, scope: Scope) {
+    if let Err(error) = stream.set_nodelay() {
         tracing::debug!(%error, %peer, "no delay not set");
     }
+    let is_tls = match security {
+        Security::Plain => false,
+        Security::Tls => true,
+        Security::Both => match time::timeout(HANDSHAKE_TIME_MAX, stream.begins_with_tls()).await {
+            Ok(Ok(is_tls)) => is_tls,
+            // Nobody who wants something.
+            Ok(Err(_)) | Err(_) => return,
+        },
+    };
     let metrics = &front.context.metrics;
     let stream = Metered::new(stream, metrics.received_bytes.clone(), metrics.sent_bytes.clone());
     let Some(tls) = front.tls.clone().filter(|_| is_tls) else {
-        return exchange(front, stream, peer, None, scope).await;
+        return exchange(front, stream, peer, Secured::No, scope).await;
     };
     match time::timeout(HANDSHAKE_TIME_MAX, TlsAcceptor::from(tls.current()).accept(stream)).await {
         Ok(Ok(stream)) => {
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let user = certificate.filter(|_| front.certificate_users).and_then(tls::common_name);
             let user = user.map(|name| CertificateUser(name.into()));
-            exchange(front, stream, peer, user, scope).await;
+            exchange(front, stream, peer, Secured::Tls(user), scope).await;
         }
-        Ok(Err(error)) => tracing::warn!(%error, %peer, "rejected connection on client endpoint"),
+        Ok(Err(error)) => {
+            let error = wire::tls_failure(&error);
+            tracing::warn!(error, %peer, "rejected connection on client endpoint");
+        }
         Err(_) => {
             tracing::warn!(error = "TLS handshake took too long", %peer, "rejected connection on client endpoint")
         }
@@ -189,19 +197,14 @@ async fn connection(front: Arc<Front>, stream: TcpStream, peer: SocketAddr, is_t
 }
 
 /// Speaks HTTP until the client closes, or until it was asked to at shutdown.
-async fn exchange<S>(
-    front: Arc<Front>,
-    stream: S,
-    peer: SocketAddr,
-    user: Option<CertificateUser>,
-    scope: Scope,
-) where
+async fn exchange<S>(front: Arc<Front>, stream: S, peer: String, secured: Secured, scope: Scope)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let handler = front.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (front, user) = (handler.clone(), user.clone());
-        async move { Ok::<_, Infallible>(front.answer(request, user, scope).await) }
+        let (front, secured) = (handler.clone(), secured.clone());
+        async move { Ok::<_, Infallible>(front.answer(request, secured, scope).await) }
     });
     let connection =
         front.builder.serve_connection_with_upgrades(TokioIo::new(Readable::new(stream)), service);
@@ -219,23 +222,17 @@ async fn exchange<S>(
 }
 
 impl Front {
-    async fn answer(
-        &self,
-        mut request: Request<Incoming>,
-        user: Option<CertificateUser>,
-        scope: Scope,
-    ) -> Response<Body> {
+    async fn answer(&self, mut request: Request<Incoming>, secured: Secured, scope: Scope) -> Response<Body> {
         let grpc = request
             .headers()
             .get(CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         if grpc && scope == Scope::Everything {
-            if let Some(user) = user {
+            if let Secured::Tls(Some(user)) = secured {
                 request.extensions_mut().insert(user);
             }
             return self.services.call(request).await;
         }
-        // Over the gateway a certificate names no user: the connection could be a proxy's.
-        self.http.answer(request, scope).await
+        self.http.answer(request, &secured, scope).await
     }
 }

@@ -17,6 +17,10 @@ mod login;
 mod one;
 #[path = "member/refused.rs"]
 mod refused;
+#[path = "member/secure.rs"]
+mod secure;
+#[path = "member/sockets.rs"]
+mod sockets;
 #[path = "member/tls.rs"]
 mod tls;
 #[path = "member/watch.rs"]

@@ -1,4 +1,5 @@
-//! One address of a member as clients write it: `http://host:port`, `https://host:port` or `host:port`.
+//! One address of a member as clients write it: `http://host:port`, `https://host:port`, `host:port`, or
+//! `unix://path` and `unixs://path` for a socket file.
 
 use std::fmt;
 
@@ -8,24 +9,34 @@ use http::uri::{Authority, Scheme};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub scheme: Scheme,
+    /// What the member is called in requests: `localhost` behind a socket file.
     pub authority: Authority,
+    /// The path of a socket file, instead of the host and port in `authority`.
+    pub socket: Option<String>,
 }
 
 /// Why a text is not an endpoint.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("endpoint {text:?} is not host:port, http://host:port or https://host:port")]
+#[error(
+    "endpoint {text:?} is not host:port, http://host:port, https://host:port, unix://path or unixs://path"
+)]
 pub struct EndpointError {
     pub text: String,
 }
 
 impl Endpoint {
-    /// Parses one endpoint; without a scheme it is https exactly when `tls` is set. The port is required.
+    /// Parses one endpoint; without a scheme it is https exactly when `tls` is set. A port is required.
     pub fn parse(text: &str, tls: bool) -> Result<Endpoint, EndpointError> {
         let wrong = || EndpointError { text: text.to_owned() };
         let trimmed = text.trim().trim_end_matches('/');
         let (scheme, rest) = match trimmed.split_once("://") {
             Some(("http", rest)) => (Scheme::HTTP, rest),
             Some(("https", rest)) => (Scheme::HTTPS, rest),
+            Some((scheme @ ("unix" | "unixs"), path)) if !path.is_empty() => {
+                let scheme = if scheme == "unix" { Scheme::HTTP } else { Scheme::HTTPS };
+                let authority = Authority::from_static("localhost");
+                return Ok(Endpoint { scheme, authority, socket: Some(path.to_owned()) });
+            }
             Some(_) => return Err(wrong()),
             None if tls => (Scheme::HTTPS, trimmed),
             None => (Scheme::HTTP, trimmed),
@@ -34,7 +45,7 @@ impl Endpoint {
         if authority.host().is_empty() || authority.port_u16().is_none() || rest.contains('@') {
             return Err(wrong());
         }
-        Ok(Endpoint { scheme, authority })
+        Ok(Endpoint { scheme, authority, socket: None })
     }
 
     /// The host without brackets, as a resolver or a certificate check wants it.
@@ -42,7 +53,7 @@ impl Endpoint {
         self.authority.host().trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// The port; `parse` made sure that there is one.
+    /// The port; `parse` made sure that there is one unless there is a socket file.
     pub fn port(&self) -> u16 {
         self.authority.port_u16().unwrap_or_default()
     }
@@ -54,7 +65,11 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}://{}", self.scheme, self.authority)
+        match &self.socket {
+            None => write!(formatter, "{}://{}", self.scheme, self.authority),
+            Some(path) if self.is_tls() => write!(formatter, "unixs://{path}"),
+            Some(path) => write!(formatter, "unix://{path}"),
+        }
     }
 }
 
@@ -69,6 +84,9 @@ mod tests {
             ("127.0.0.1:2379", true, Some("https://127.0.0.1:2379")),
             ("http://a.example:1/", true, Some("http://a.example:1")),
             ("https://[::1]:2379", false, Some("https://[::1]:2379")),
+            ("unix:///run/store.sock", true, Some("unix:///run/store.sock")),
+            ("unixs://store.sock:1", false, Some("unixs://store.sock:1")),
+            ("unix://", false, None),
             ("localhost", false, None),
             ("ftp://localhost:1", false, None),
             ("http://:1", false, None),

@@ -16,7 +16,12 @@ use std::{
 use http::uri::{PathAndQuery, Uri};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{net::TcpStream, sync::Mutex, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    sync::Mutex,
+    time,
+};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt};
 
@@ -203,10 +208,21 @@ impl Remote {
 
 impl Target {
     async fn dial(&self) -> Result<SendRequest<Body>, String> {
+        if let Some(path) = &self.endpoint.socket {
+            let stream = UnixStream::connect(path).await.map_err(|error| error.to_string())?;
+            return self.secure(stream).await;
+        }
         let stream = TcpStream::connect((self.endpoint.host(), self.endpoint.port()))
             .await
             .map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        self.secure(stream).await
+    }
+
+    async fn secure<S>(&self, stream: S) -> Result<SendRequest<Body>, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         match &self.tls {
             None => handshake(TokioIo::new(stream)).await,
             Some((connector, name)) => {

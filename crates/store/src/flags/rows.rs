@@ -3,7 +3,7 @@
 use super::{
     Kind::{Switch, Value},
     Row,
-    Use::{Honoured, Ignored, Missing},
+    Use::{Honoured, Ignored, Missing, Partly},
 };
 
 macro_rules! rows {
@@ -38,8 +38,8 @@ rows! {
     Value Ignored "grpc-keepalive-min-time" "5s" "Least time between a client's pings.";
     Value Honoured "grpc-keepalive-interval" "2h" "Time between pings to a silent client; 0 means none.";
     Value Honoured "grpc-keepalive-timeout" "20s" "Wait for the answer to such a ping.";
-    Switch Ignored "socket-reuse-port" "false" "Set SO_REUSEPORT.";
-    Switch Ignored "socket-reuse-address" "false" "Set SO_REUSEADDR (always on).";
+    Switch Honoured "socket-reuse-port" "false" "Let other processes listen on the same ports.";
+    Switch Honoured "socket-reuse-address" "false" "Set SO_REUSEADDR (always on).";
 
     // The cluster.
     Value Honoured "initial-advertise-peer-urls" "http://localhost:2380" "This member's peer URLs as others see them.";
@@ -85,8 +85,8 @@ rows! {
     Value Honoured "cipher-suites" "" "Cipher suites.";
     Value Honoured "tls-min-version" "TLS1.2" "TLS1.2 or TLS1.3.";
     Value Honoured "tls-max-version" "" "TLS1.2 or TLS1.3.";
-    Value Ignored "cors" "*" "Origins that browsers may come from.";
-    Value Missing "host-whitelist" "*" "Host names accepted without TLS.";
+    Value Honoured "cors" "*" "Origins that browsers may come from.";
+    Value Honoured "host-whitelist" "*" "Host names accepted without TLS.";
 
     // Authentication.
     Value Honoured "auth-token" "simple" "simple, or jwt,sign-method=NAME,pub-key=FILE,priv-key=FILE,ttl=5m.";
@@ -94,12 +94,12 @@ rows! {
     Value Honoured "auth-token-ttl" "300" "Seconds that an unused token lives.";
 
     // Watching it.
-    Switch Missing "enable-pprof" "false" "Profiles over HTTP.";
+    Switch Partly "enable-pprof" "false" "Serve /debug/vars; there are no Go profiles.";
     Value Honoured "metrics" "basic" "basic or extensive.";
     Value Honoured "listen-metrics-urls" "" "More URLs for metrics and health.";
     Value Ignored "logger" "zap" "Only zap's JSON shape.";
-    Value Ignored "log-outputs" "default" "Where log lines go: standard error.";
-    Value Ignored "log-format" "json" "Only json.";
+    Value Honoured "log-outputs" "default" "Where log lines go: default or stderr, stdout, or paths of files.";
+    Value Honoured "log-format" "json" "json or console.";
     Value Honoured "log-level" "info" "debug, info, warn, error, panic or fatal.";
     Switch Ignored "debug" "false" "Former name of --log-level=debug.";
     Switch Ignored "enable-log-rotation" "false" "Rotate log files.";

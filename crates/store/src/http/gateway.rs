@@ -4,12 +4,15 @@
 //! other, so checks and errors are the same. Streams answer one JSON object per line.
 //! To the store the gateway is one client: all its calls share the streams that `--max-concurrent-streams` gives to a
 //! connection, and wait for one.
-//! Not here: websockets.
+//! Not here: how a websocket begins and ends (websocket.rs).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures_util::{StreamExt, stream};
+use futures_util::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Limited, StreamBody};
@@ -111,9 +114,18 @@ impl Gateway {
         }
     }
 
+    /// The gRPC method behind a path.
+    pub(super) fn method(&self, path: &str) -> Option<MethodDescriptor> {
+        let below = path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/"))?;
+        self.routes.get(below).cloned()
+    }
+
+    pub(super) fn body_size_bytes_max(&self) -> usize {
+        self.body_size_bytes_max
+    }
+
     pub(crate) async fn answer(&self, path: &str, request: Request<Incoming>) -> Response<Body> {
-        let below = path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/")).unwrap_or_default();
-        let Some(method) = self.routes.get(below).cloned() else {
+        let Some(method) = self.method(path) else {
             return refusal(&Status::not_found("Not Found"));
         };
         let token = token(request.headers());
@@ -121,51 +133,83 @@ impl Gateway {
             Ok(body) => body.to_bytes(),
             Err(error) => return refusal(&Status::invalid_argument(error.to_string())),
         };
-        match messages(&method, &body) {
-            Ok(frames) => self.call(&method, frames, token).await,
-            Err(status) => refusal(&status),
-        }
-    }
-
-    async fn call(
-        &self,
-        method: &MethodDescriptor,
-        frames: Bytes,
-        token: Option<HeaderValue>,
-    ) -> Response<Body> {
+        let frames = match messages(&method, &body) {
+            Ok(frames) => frames,
+            Err(status) => return refusal(&status),
+        };
         // A watch lives on after its last request; other calls end with it.
         let lasting = method.is_client_streaming() && method.name() == "Watch";
-        let first = stream::iter([Ok::<_, std::convert::Infallible>(Frame::data(frames))]);
+        let first = stream::iter([Ok::<_, Infallible>(Frame::data(frames))]);
         let body = match lasting {
             true => StreamBody::new(first.chain(stream::pending()).boxed()),
             false => StreamBody::new(first.boxed()),
         };
+        match self.call(&method, body, token).await {
+            Ok(call) if method.is_server_streaming() => lines(call),
+            Ok(mut call) => match call.only().await {
+                Ok(text) => answer(StatusCode::OK, "application/json", text),
+                Err(status) => refusal(&status),
+            },
+            Err(status) if method.is_server_streaming() => {
+                let text = format!("{}\n", stream_error_body(&status));
+                answer(http_status(status.code()), "application/json", text)
+            }
+            Err(status) => refusal(&status),
+        }
+    }
+
+    /// Makes a call whose requests may come one by one; every answer, and a failure, is one JSON text.
+    pub(super) async fn start<B>(
+        &self,
+        method: &MethodDescriptor,
+        body: B,
+        token: Option<HeaderValue>,
+    ) -> BoxStream<'static, Bytes>
+    where
+        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
+        match self.call(method, body, token).await {
+            Ok(call) if method.is_server_streaming() => call.into_lines().boxed(),
+            Ok(mut call) => {
+                let text = call.only().await.unwrap_or_else(|status| error_body(&status).to_string());
+                stream::iter([text.into()]).boxed()
+            }
+            Err(status) if method.is_server_streaming() => {
+                stream::iter([stream_error_body(&status).to_string().into()]).boxed()
+            }
+            Err(status) => stream::iter([error_body(&status).to_string().into()]).boxed(),
+        }
+    }
+
+    async fn call<B>(
+        &self,
+        method: &MethodDescriptor,
+        body: B,
+        token: Option<HeaderValue>,
+    ) -> Result<Call, Status>
+    where
+        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
         let mut request = Request::new(body);
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-        match path.parse() {
-            Ok(uri) => *request.uri_mut() = uri,
-            Err(_) => return refusal(&Status::internal("method has no path")),
-        }
+        *request.uri_mut() = path.parse().map_err(|_| Status::internal("method has no path"))?;
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         if let Some(token) = token {
             request.headers_mut().insert("token", token);
         }
         // Waits as long as the client does, as a stream over the limit of a connection would.
-        let Ok(stream) = self.streams.clone().acquire_owned().await else {
-            return refusal(&Status::unavailable("the gateway is closed"));
-        };
+        let stream = self.streams.clone().acquire_owned().await;
+        let stream = stream.map_err(|_| Status::unavailable("the gateway is closed"))?;
         let response = self.services.call(request).await;
-        if let Some(status) =
-            Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok)
-        {
-            return refusal(&status);
-        }
-        if method.is_server_streaming() {
-            return lines(method.output(), response.into_body(), stream);
-        }
-        match unary(method.output(), response.into_body()).await {
-            Ok(text) => answer(StatusCode::OK, "application/json", text),
-            Err(status) => refusal(&status),
+        match Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok) {
+            Some(status) => Err(status),
+            None => Ok(Call {
+                descriptor: method.output(),
+                body: response.into_body(),
+                buffer: BytesMut::new(),
+                done: false,
+                _stream: stream,
+            }),
         }
     }
 }
@@ -178,7 +222,7 @@ fn token(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// The body's JSON values as gRPC frames: one for a plain call, any number for a stream.
-fn messages(method: &MethodDescriptor, body: &[u8]) -> Result<Bytes, Status> {
+pub(super) fn messages(method: &MethodDescriptor, body: &[u8]) -> Result<Bytes, Status> {
     let wrong = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
     let mut frames = BytesMut::new();
     for value in Deserializer::from_slice(body).into_iter::<Value>() {
@@ -228,21 +272,8 @@ fn to_json(descriptor: MessageDescriptor, message: Bytes) -> Result<Value, Statu
     message.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| internal(&error))
 }
 
-/// The one message of a plain call.
-async fn unary(descriptor: MessageDescriptor, body: Body) -> Result<String, Status> {
-    let collected = body.collect().await?;
-    if let Some(status) = collected.trailers().and_then(Status::from_header_map)
-        && status.code() != Code::Ok
-    {
-        return Err(status);
-    }
-    let mut buffer = BytesMut::from(&collected.to_bytes()[..]);
-    let message = unframe(&mut buffer).ok_or_else(|| Status::internal("answer is incomplete"))?;
-    Ok(to_json(descriptor, message)?.to_string())
-}
-
-/// Where the translation of a stream stands.
-struct Lines {
+/// A call that was taken, and where the translation of its answers stands.
+struct Call {
     descriptor: MessageDescriptor,
     body: Body,
     buffer: BytesMut,
@@ -251,18 +282,34 @@ struct Lines {
 }
 
 /// The messages of a stream, each as a line `{"result":...}`, a failure as `{"error":...}`.
-fn lines(descriptor: MessageDescriptor, body: Body, stream: OwnedSemaphorePermit) -> Response<Body> {
-    let state = Lines { descriptor, body, buffer: BytesMut::new(), done: false, _stream: stream };
-    let stream = stream::unfold(state, |mut state| async move {
-        let line = state.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(Frame::data(line)), state))
-    });
-    let mut response = Response::new(Body::new(StreamBody::new(stream)));
+fn lines(call: Call) -> Response<Body> {
+    let lines = call.into_lines().map(|line| Ok::<_, Infallible>(Frame::data(line)));
+    let mut response = Response::new(Body::new(StreamBody::new(lines)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-impl Lines {
+impl Call {
+    /// The one message of a plain call.
+    async fn only(&mut self) -> Result<String, Status> {
+        let collected = std::mem::replace(&mut self.body, Body::empty()).collect().await?;
+        if let Some(status) = collected.trailers().and_then(Status::from_header_map)
+            && status.code() != Code::Ok
+        {
+            return Err(status);
+        }
+        let mut buffer = BytesMut::from(&collected.to_bytes()[..]);
+        let message = unframe(&mut buffer).ok_or_else(|| Status::internal("answer is incomplete"))?;
+        Ok(to_json(self.descriptor.clone(), message)?.to_string())
+    }
+
+    fn into_lines(self) -> impl Stream<Item = Bytes> + Send + 'static {
+        stream::unfold(self, |mut call| async move {
+            let line = call.next().await?;
+            Some((line, call))
+        })
+    }
+
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if self.done {
@@ -292,19 +339,34 @@ impl Lines {
 
     fn fail(&mut self, status: &Status) -> Bytes {
         self.done = true;
-        Bytes::from(format!("{{\"error\":{}}}\n", error_body(status)))
+        Bytes::from(format!("{}\n", stream_error_body(status)))
     }
 }
 
-/// etcd 3.6's form, and behind it the field in which clients of 3.5 and before look for the text.
-fn error_body(status: &Status) -> Value {
+/// A failed call as etcd 3.4 and 3.5 tell it; 3.6 has the same `code` and `message`.
+pub(super) fn error_body(status: &Status) -> Value {
     let (code, message) = (i32::from(status.code()), status.message());
-    serde_json::json!({ "code": code, "message": message, "details": [], "error": message })
+    serde_json::json!({ "error": message, "message": message, "code": code })
 }
 
-/// A failed call, with the HTTP status that grpc-gateway gives its code.
-fn refusal(status: &Status) -> Response<Body> {
-    let http = match status.code() {
+/// How a stream fails, before or after its first answer. Source: grpc-gateway runtime/internal `StreamError`.
+fn stream_error_body(status: &Status) -> Value {
+    let http = http_status(status.code());
+    serde_json::json!({ "error": {
+        "grpc_code": i32::from(status.code()),
+        "http_code": http.as_u16(),
+        "message": status.message(),
+        "http_status": http.canonical_reason().unwrap_or_default(),
+    } })
+}
+
+pub(super) fn refusal(status: &Status) -> Response<Body> {
+    answer(http_status(status.code()), "application/json", error_body(status).to_string())
+}
+
+/// What grpc-gateway makes of a code.
+fn http_status(code: Code) -> StatusCode {
+    match code {
         Code::Ok => StatusCode::OK,
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
         Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT),
@@ -317,8 +379,7 @@ fn refusal(status: &Status) -> Response<Body> {
         Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
         Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    answer(http, "application/json", error_body(status).to_string())
+    }
 }
 
 #[cfg(test)]
@@ -332,6 +393,15 @@ mod tests {
             let service = POOL.as_ref().unwrap().get_service_by_name(service).unwrap();
             assert!(service.methods().any(|method| method.name() == name), "{path} -> {target}");
         }
+    }
+
+    #[test]
+    fn a_stream_fails_as_grpc_gateway_has_it() {
+        let status = Status::invalid_argument("etcdserver: user name is empty");
+        assert_eq!(
+            stream_error_body(&status).to_string(),
+            r#"{"error":{"grpc_code":3,"http_code":400,"message":"etcdserver: user name is empty","http_status":"Bad Request"}}"#
+        );
     }
 
     #[test]

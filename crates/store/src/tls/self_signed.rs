@@ -49,7 +49,7 @@ pub(crate) fn files(folder: &Path, urls: &[Url], validity_years: u32) -> Result<
 
 fn make(urls: &[Url], validity_years: u32) -> Result<(String, String), rcgen::Error> {
     let mut hosts: Vec<String> =
-        urls.iter().map(|url| url.host.clone()).filter(|host| !host.is_empty()).collect();
+        urls.iter().filter_map(Url::host).filter(|host| !host.is_empty()).map(str::to_owned).collect();
     hosts.sort();
     hosts.dedup();
     let mut params = CertificateParams::new(hosts)?;

@@ -9,7 +9,7 @@ use crate::one::Member;
 
 async fn open(member: &Member, method: &str, path: &str, body: &str) -> TcpStream {
     let url = &member.store().client_urls()[0];
-    let mut stream = TcpStream::connect((url.host.as_str(), url.port)).await.unwrap();
+    let mut stream = TcpStream::connect((url.host().unwrap(), url.port().unwrap())).await.unwrap();
     let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
@@ -105,14 +105,15 @@ async fn the_gateway_speaks_json() {
             "/v3/kv/range",
             "{}",
             400,
-            r#"{"code":3,"message":"etcdserver: key is not provided","details":[],"error":"etcdserver: key is not provided"}"#,
+            r#"{"error":"etcdserver: key is not provided","message":"etcdserver: key is not provided","code":3}"#,
         ),
+        ("POST", "/v3/kv/nothing", "{}", 404, r#"{"error":"Not Found","message":"Not Found","code":5}"#),
         (
             "POST",
-            "/v3/kv/nothing",
+            "/v3/election/resign",
             "{}",
-            404,
-            r#"{"code":5,"message":"Not Found","details":[],"error":"Not Found"}"#,
+            500,
+            r#"{"error":"\"leader\" field must be provided","message":"\"leader\" field must be provided","code":2}"#,
         ),
         ("GET", "/v3/kv/range", "", 405, "Method Not Allowed\n"),
     ] {
@@ -158,5 +159,22 @@ async fn the_gateway_shares_the_streams_of_one_connection() {
     assert!(waited.is_err(), "{waited:?}");
     streams.pop();
     assert_eq!(range().await.0, 200);
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn debugging_is_open_only_if_asked_for() {
+    let member = Member::start().await;
+    for path in ["/debug/vars", "/debug/pprof/", "/debug/pprof/heap"] {
+        assert_eq!(ask(&member, "GET", path, "").await.0, 404, "{path}");
+    }
+    member.stop().await;
+    let member = Member::start_with(|config| config.debug = true).await;
+    let (status, vars) = ask(&member, "GET", "/debug/vars", "").await;
+    assert!(status == 200 && vars.contains("\"raftState\":\"StateLeader\""), "{status} {vars}");
+    let (status, index) = ask(&member, "GET", "/debug/pprof/", "").await;
+    assert!(status == 200 && index.contains("no pprof profiles"), "{status} {index}");
+    assert_eq!(ask(&member, "GET", "/debug/pprof/heap", "").await.0, 501);
+    assert_eq!(ask(&member, "POST", "/debug/vars", "").await.0, 405);
     member.stop().await;
 }

@@ -144,7 +144,9 @@ impl Member {
 }
 
 pub(crate) fn connect(store: &Store, tls: Option<ClientTls>) -> Client {
-    let endpoints: Vec<String> = store.client_urls().iter().map(Url::to_string).collect();
+    // Without TLS only the plain ones can be asked.
+    let usable = store.client_urls().iter().filter(|url| tls.is_some() || !url.tls);
+    let endpoints: Vec<String> = usable.map(Url::to_string).collect();
     Client::new(Transport::connect(&endpoints, tls, PATIENCE).unwrap())
 }
 

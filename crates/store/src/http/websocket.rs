@@ -1,0 +1,202 @@
+//! The gateway over a websocket: each message from the client is a request, each answer is a message.
+//!
+//! For browsers and others that cannot stream requests over plain HTTP. A call that takes one request takes the first
+//! message. The token comes as the subprotocol `Bearer, TOKEN` or in the cookie `token`, because browsers cannot set
+//! headers here. When either side is done, so is the connection. Pages that `--cors` does not list are refused.
+//! Source: github.com/tmc/grpc-websocket-proxy, which etcd wraps around its gateway. Not here: what JSON means.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use hyper::{body::Incoming, upgrade::Upgraded};
+use hyper_util::rt::TokioIo;
+use prost_reflect::MethodDescriptor;
+use sha1::{Digest as _, Sha1};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message,
+        protocol::{Role, WebSocketConfig},
+    },
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, body::Body};
+
+use super::{
+    answer,
+    gateway::{self, Gateway},
+};
+
+/// Requests that were read and not yet taken.
+const REQUESTS_AHEAD: usize = 16;
+/// What the key of a handshake is joined with. Source: RFC 6455, section 1.3.
+const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// Whether the client asks for a websocket.
+pub(super) fn is_asked_for<B>(request: &Request<B>) -> bool {
+    let has = |name, wanted: &str| {
+        let values = request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|text| text.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
+    };
+    *request.method() == Method::GET
+        && has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+}
+
+/// Agrees to the websocket; what is said there goes on in a task of its own until `stop`.
+pub(super) fn open(
+    gateway: &Gateway,
+    path: &str,
+    mut request: Request<Incoming>,
+    stop: CancellationToken,
+) -> Response<Body> {
+    let headers = request.headers();
+    let version = headers.get(header::SEC_WEBSOCKET_VERSION);
+    let (Some(key), true) =
+        (headers.get(header::SEC_WEBSOCKET_KEY), version.is_some_and(|version| version == "13"))
+    else {
+        return answer(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", "Bad Request\n");
+    };
+    let Some(method) = gateway.method(path) else {
+        return gateway::refusal(&Status::not_found("Not Found"));
+    };
+    let accept = HeaderValue::from_str(&accept(key.as_bytes()));
+    let Ok(accept) = accept else { return gateway::refusal(&Status::internal("no header value")) };
+    let protocol = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
+    let is_bearer = protocol.is_some_and(|protocol| protocol.starts_with("Bearer"));
+    let token = token(protocol, headers);
+    let upgraded = hyper::upgrade::on(&mut request);
+    let gateway = gateway.clone();
+    tokio::spawn(async move {
+        match upgraded.await {
+            Ok(upgraded) => {
+                tokio::select! {
+                    () = converse(&gateway, method, token, upgraded) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            Err(error) => tracing::debug!(%error, "websocket not opened"),
+        }
+    });
+    let mut response = answer(StatusCode::SWITCHING_PROTOCOLS, "text/plain", "");
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_TYPE);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if is_bearer {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+fn accept(key: &[u8]) -> String {
+    STANDARD.encode(Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize())
+}
+
+/// From the cookie if there is one, else from the subprotocol.
+fn token(protocol: Option<&str>, headers: &HeaderMap) -> Option<HeaderValue> {
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let cookie = cookies
+        .flat_map(|text| text.split(';'))
+        .find_map(|cookie| cookie.trim().strip_prefix("token=").map(str::to_owned));
+    let given =
+        cookie.or_else(|| protocol?.split_once("Bearer,").map(|(_, token)| token.trim().to_owned()))?;
+    HeaderValue::from_str(&given).ok().filter(|token| !token.is_empty())
+}
+
+async fn converse(
+    gateway: &Gateway,
+    method: MethodDescriptor,
+    token: Option<HeaderValue>,
+    upgraded: Upgraded,
+) {
+    let limit = Some(gateway.body_size_bytes_max());
+    let config = WebSocketConfig::default().max_message_size(limit).max_frame_size(limit);
+    let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+    let (mut sink, mut source) = socket.split();
+    let (requests, taken) = mpsc::channel(REQUESTS_AHEAD);
+    let failure = tokio::select! {
+        failure = read(&method, &mut source, requests) => failure,
+        () = tell(gateway, &method, token, taken, &mut sink) => None,
+    };
+    if let Some(status) = failure {
+        // The client may be gone.
+        drop(sink.send(Message::text(gateway::error_body(&status).to_string())).await);
+    }
+    drop(sink.close().await);
+}
+
+/// Passes the client's requests on. Ends when the client does, or with what is wrong about a request.
+async fn read(
+    method: &MethodDescriptor,
+    source: &mut futures_util::stream::SplitStream<Socket>,
+    requests: mpsc::Sender<Bytes>,
+) -> Option<Status> {
+    let mut requests = Some(requests);
+    while let Some(Ok(message)) = source.next().await {
+        let text = match message {
+            Message::Text(text) => Bytes::from(text),
+            Message::Binary(bytes) => bytes,
+            Message::Close(_) => return None,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+        };
+        let Some(sender) = &requests else { continue };
+        match gateway::messages(method, &text) {
+            // Whoever takes them is done, and will say so.
+            Ok(frames) => drop(sender.send(frames).await),
+            Err(status) => return Some(status),
+        }
+        if !method.is_client_streaming() {
+            requests = None;
+        }
+    }
+    None
+}
+
+/// Makes the call and sends what it answers.
+async fn tell(
+    gateway: &Gateway,
+    method: &MethodDescriptor,
+    token: Option<HeaderValue>,
+    requests: mpsc::Receiver<Bytes>,
+    sink: &mut futures_util::stream::SplitSink<Socket, Message>,
+) {
+    let frames =
+        ReceiverStream::new(requests).map(|frames| Ok::<_, std::convert::Infallible>(Frame::data(frames)));
+    let mut answers = gateway.start(method, StreamBody::new(frames), token).await;
+    while let Some(line) = answers.next().await {
+        let text = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
+        if sink.send(Message::text(text)).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 6455, section 1.3.
+    #[test]
+    fn a_handshake_is_answered_with_the_right_key() {
+        assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn a_token_comes_as_subprotocol_or_cookie() {
+        let cookie = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static("a=b; token=c.2"))]);
+        let none = HeaderMap::new();
+        assert_eq!(token(Some("Bearer, t.1"), &none).unwrap(), "t.1");
+        assert_eq!(token(Some("Bearer,t.1"), &cookie).unwrap(), "c.2");
+        assert_eq!(token(Some("chat"), &none), None);
+        assert_eq!(token(None, &none), None);
+    }
+}
