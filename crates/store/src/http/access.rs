@@ -30,7 +30,7 @@ pub(super) fn refuse<B>(
             Some(answer(StatusCode::MISDIRECTED_REQUEST, PLAIN, rebinding_text(&host)))
         }
         // Over the gateway a certificate names no user: the connection could be a proxy's.
-        Secured::Tls(Some(_)) if auth_enabled && request.uri().path().starts_with("/v3/") => Some(answer(
+        Secured::Tls(Some(_)) if auth_enabled && request.uri().path().starts_with("/v3") => Some(answer(
             StatusCode::BAD_REQUEST,
             PLAIN,
             "CommonName of client sending a request against gateway will be ignored and not used as expected\n",
