@@ -9,7 +9,7 @@ use crate::keys::Revision;
 use crate::meta::MetaRow;
 use crate::record;
 use crate::reply::{HashKv, RangeError};
-use crate::rows::Records;
+use crate::rows::{Records, noted};
 use crate::store::Store;
 
 /// Records read at a time.
@@ -82,7 +82,7 @@ impl Store {
                 break;
             }
             cursor.after = revision;
-            let record = record::decode(revision, &bytes)?;
+            let record = noted(records, record::decode(revision, &bytes))?;
             if revision.main > compact_revision || self.is_kept(&record.kv.key, revision) {
                 hash = crc32c::crc32c_append(hash, &bytes);
             }

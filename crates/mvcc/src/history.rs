@@ -7,7 +7,7 @@ use crate::events::{Event, EventBatch, EventKind, EventsBound};
 use crate::keys::{KeyValue, Revision};
 use crate::record;
 use crate::reply::EventsError;
-use crate::rows::{Records, RecordsError};
+use crate::rows::{Records, RecordsError, noted};
 use crate::space::Space;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ impl Space {
                 if revision.main != open.revision {
                     return Err(RecordsError::Missing { revision: Revision::new(open.revision, 0) });
                 }
-                let record = record::decode(revision, &bytes)?;
+                let record = noted(records, record::decode(revision, &bytes))?;
                 let kind = if record.is_delete { EventKind::Delete } else { EventKind::Put };
                 open.events.push(Event { kind, kv: record.kv, replaced: None });
             }

@@ -32,6 +32,7 @@ mod record;
 mod space;
 
 mod compaction;
+mod pieces;
 mod range;
 
 mod events;
@@ -61,7 +62,8 @@ pub use encoding::DecodeError;
 pub use events::{Event, EventBatch, EventKind, EventsBound};
 pub use hash::HashCursor;
 pub use keys::{KeyRange, KeyValue, Revision};
-pub use range::RangeCursor;
+pub use pieces::RangeCursor;
+pub use record::verify as verify_record;
 pub use reply::{
     AlarmMember, Applied, ApplyError, AuthError, DeleteRangeReply, EventsError, HashKv, LeaseGrantReply,
     LeaseTime, LeaseView, OpReply, PutReply, RangeError, RangeReply, Reply, TxnReply,

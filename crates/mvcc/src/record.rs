@@ -76,16 +76,30 @@ fn encode(kind: u8, revision: Revision, key: &[u8], value: &[u8], state: PutStat
     Encoded { bytes, checksum, kv }
 }
 
+/// Whether the bytes are the record of `revision`, unharmed.
+pub fn verify(revision: Revision, bytes: &[u8]) -> Result<(), RecordsError> {
+    let damaged = |reason| Err(RecordsError::Damaged { revision, reason });
+    let Some((header, _)) = bytes.split_first_chunk::<HEADER_SIZE_BYTES>() else {
+        return damaged("shorter than a header");
+    };
+    if crc32c::crc32c(&bytes[4..]) != u32::from_le_bytes(field(header, 0)) {
+        return damaged("checksum does not match");
+    }
+    let number = |at| i64::from_le_bytes(field(header, at));
+    if (Revision { main: number(6), sub: number(14) }) != revision {
+        return damaged("belongs to another revision");
+    }
+    Ok(())
+}
+
 /// Verifies and reads the record that must be `revision`.
 pub(crate) fn decode(revision: Revision, bytes: &Bytes) -> Result<Record, RecordsError> {
     let damaged = |reason| RecordsError::Damaged { revision, reason };
+    verify(revision, bytes)?;
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE_BYTES>() else {
         return Err(damaged("shorter than a header"));
     };
     let checksum = u32::from_le_bytes(field(header, 0));
-    if crc32c::crc32c(&bytes[4..]) != checksum {
-        return Err(damaged("checksum does not match"));
-    }
     let ([format], [kind]) = (field(header, 4), field(header, 5));
     if format != FORMAT {
         return Err(damaged("format is not known"));
@@ -96,9 +110,6 @@ pub(crate) fn decode(revision: Revision, bytes: &Bytes) -> Result<Record, Record
         _ => return Err(damaged("kind is not known")),
     };
     let number = |at| i64::from_le_bytes(field(header, at));
-    if (Revision { main: number(6), sub: number(14) }) != revision {
-        return Err(damaged("belongs to another revision"));
-    }
     let key_len = u32::from_le_bytes(field(header, 46)) as usize;
     if key_len > rest.len() {
         return Err(damaged("key is longer than the record"));

@@ -25,6 +25,13 @@ pub trait Records {
     fn read(&self, revision: Revision) -> Result<Option<Bytes>, RecordsError>;
     /// Up to `rows_max` records at or after `from`, ascending. Fewer than `rows_max` means there are no more.
     fn scan(&self, from: Revision, rows_max: usize) -> Result<Vec<(Revision, Bytes)>, RecordsError>;
+    /// Told of what these records should have held and do not, besides the error that the read gives.
+    fn damaged(&self, _error: &RecordsError) {}
+}
+
+/// Passes the result on, and tells the records of an error.
+pub(crate) fn noted<T>(records: &dyn Records, result: Result<T, RecordsError>) -> Result<T, RecordsError> {
+    result.inspect_err(|error| records.damaged(error))
 }
 
 /// Why a record cannot be had. Always fatal for the member: its state file does not hold what it must.

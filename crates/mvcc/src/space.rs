@@ -9,7 +9,7 @@ use crate::events::{Event, EventBatch, EventKind, EventLog};
 use crate::index::{History, Index, State};
 use crate::keys::{KeyRange, KeyValue, Revision};
 use crate::record::{self, PutState, Record};
-use crate::rows::{Records, RecordsError};
+use crate::rows::{Records, RecordsError, noted};
 use crate::unflushed::Unflushed;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -147,7 +147,8 @@ impl Space {
         match self.unflushed.read(revision) {
             Some(bytes) => record::decode(revision, bytes),
             None => match records.read(revision)? {
-                Some(bytes) => record::decode(revision, &bytes),
+                Some(bytes) => noted(records, record::decode(revision, &bytes)),
+                // Whether it should be there, the caller knows.
                 None => Err(RecordsError::Missing { revision }),
             },
         }

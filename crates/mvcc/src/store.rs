@@ -11,7 +11,7 @@ use crate::events::{Event, EventBatch, EventLog, EventsBound};
 use crate::keys::{KeyValue, Revision};
 use crate::leases::Leases;
 use crate::meta::{self, MetaRow};
-use crate::range::RangeCursor;
+use crate::pieces::RangeCursor;
 use crate::reply::*;
 use crate::rows::{Records, RecordsError, Row};
 use crate::space::Space;
@@ -261,6 +261,11 @@ impl Store {
         self.space.compaction_pending()
     }
 
+    /// The newest compaction whose garbage is gone; -1 before the first.
+    pub fn compacted_physically(&self) -> i64 {
+        self.space.compaction.finished
+    }
+
     /// Whether garbage of the last compaction is still there physically.
     pub fn compaction_pending(&self) -> bool {
         self.space.compaction_pending()
@@ -270,7 +275,7 @@ impl Store {
         self.space.range(records, &self.leases, query)
     }
 
-    /// The next piece of a long read; empty pieces may come before the cursor is done, while keys are only counted.
+    /// The next piece of a long read; empty pieces may come before the cursor is done, while keys are only looked at.
     pub fn range_chunk(
         &self,
         records: &dyn Records,
