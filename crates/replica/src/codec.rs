@@ -400,6 +400,10 @@ pub(crate) enum Question {
         id: i64,
     },
     Membership(MembershipChange),
+    /// The checksum of the records up to a revision.
+    HashKv {
+        revision: i64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -427,6 +431,16 @@ pub(crate) enum Answer {
     Refused(crate::membership::MembershipError),
     NotLeader,
     TimedOut,
+    /// With the revision that the member is at.
+    HashKv {
+        hash: u32,
+        compact_revision: i64,
+        revision: i64,
+    },
+    /// Why there is no checksum at that revision.
+    NoHash {
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use crate::data_dir::Identity;
+use crate::scrub::ScrubPace;
 use crate::surroundings::Surroundings;
 
 /// A member as clients see it.
@@ -43,7 +44,7 @@ pub struct Config {
     /// and the data directory is empty.
     pub initial_members: Vec<Member>,
     pub new_cluster: bool,
-    /// Rebuilding a cluster from one surviving member is not built; asking for it is refused.
+    /// Makes a cluster of this member alone from its data; see force.rs. Without data it has no effect.
     pub force_new_cluster: bool,
     pub listen_peer_urls: Vec<SocketAddr>,
     pub advertise_peer_urls: Vec<String>,
@@ -70,6 +71,26 @@ pub struct Config {
     pub strict_reconfig_check: bool,
     /// The system's, or a simulation's.
     pub surroundings: Surroundings,
+    /// Compare with the others before anything is served, and refuse to start if they differ.
+    pub initial_corrupt_check: bool,
+    /// Time between comparisons of everything with the others, while this member leads; `None`: never.
+    pub corrupt_check_interval: Option<Duration>,
+    /// Time between looks whether there is a compaction whose remains were not compared; `None`: never.
+    pub compact_hash_check_interval: Option<Duration>,
+    /// Time after which the log learns how much is left of a lease that has more; `None`: never, a new leader gives full
+    /// time again.
+    pub lease_checkpoint_interval: Option<Duration>,
+    /// An apply that takes longer is logged.
+    pub slow_apply: Duration,
+    /// The directory of the log; `None`: below the data directory.
+    pub wal_dir: Option<PathBuf>,
+    /// Keys that one step of a compaction handles, and the pause between two steps.
+    pub compact_keys_max: usize,
+    pub compact_pause: Duration,
+    /// Log entries kept however large the log is.
+    pub log_entries_min: u64,
+    /// How the state file is read through in search of damage.
+    pub scrub: ScrubPace,
 }
 
 impl Config {
@@ -108,6 +129,16 @@ impl Config {
             learners_max: 1,
             strict_reconfig_check: true,
             surroundings: Surroundings::system(),
+            initial_corrupt_check: false,
+            corrupt_check_interval: None,
+            compact_hash_check_interval: None,
+            lease_checkpoint_interval: None,
+            slow_apply: Duration::from_millis(100),
+            wal_dir: None,
+            compact_keys_max: 1_000,
+            compact_pause: Duration::from_millis(2),
+            log_entries_min: 5_000,
+            scrub: ScrubPace::default(),
         }
     }
 }

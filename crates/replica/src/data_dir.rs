@@ -33,6 +33,7 @@ pub struct Identity {
 pub(crate) struct DataDir {
     disk: Arc<dyn Disk>,
     root: PathBuf,
+    wal: PathBuf,
     lock: Mutex<Option<Box<dyn DirectoryLock>>>,
 }
 
@@ -44,7 +45,7 @@ impl DataDir {
         disk.create_directory(&root).map_err(wrap)?;
         let path = root.join("lock");
         match disk.lock(&path) {
-            Ok(Some(lock)) => Ok(DataDir { disk, root, lock: Mutex::new(Some(lock)) }),
+            Ok(Some(lock)) => Ok(DataDir { disk, wal: root.join("wal"), root, lock: Mutex::new(Some(lock)) }),
             Ok(None) => Err(StartError::Locked { path }),
             Err(source) => Err(StartError::Io { path, source }),
         }
@@ -55,8 +56,19 @@ impl DataDir {
         *self.lock.lock() = None;
     }
 
+    /// Has the log somewhere else. The log locks its directory itself.
+    pub(crate) fn with_wal(self, wal: Option<PathBuf>) -> DataDir {
+        let wal = wal.unwrap_or_else(|| self.root.join("wal"));
+        DataDir { wal, ..self }
+    }
+
     pub(crate) fn wal(&self) -> PathBuf {
-        self.root.join("wal")
+        self.wal.clone()
+    }
+
+    /// Whether there are files of a log.
+    pub(crate) fn has_log(&self) -> bool {
+        self.disk.list(&self.wal).is_ok_and(|files| !files.is_empty())
     }
 
     pub(crate) fn state_file(&self) -> PathBuf {

@@ -2,7 +2,7 @@
 //!
 //! Every 100 ms (sooner when much waits) one transaction that is not waited for; about every second one that is fsynced.
 //! Only the latter moves the durable index, behind which the log may be cut. Physical compaction runs here too, in
-//! slices that hold the lock for a fraction of a millisecond.
+//! slices that hold the lock for a fraction of a millisecond, and so does the scrubber (scrub.rs), without the lock.
 //! Invariant: a failed commit ends the member; it is never retried.
 
 use std::sync::Arc;
@@ -16,16 +16,15 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::fatal::{Fatal, FatalReason};
+use crate::histogram::Histogram;
 use crate::raft_types::next_index;
+use crate::scrub::{ScrubCounters, ScrubPace, Scrubber};
 use crate::state::State;
 use crate::state_file::{Position, StateFile};
 use crate::surroundings::{Latency, Surroundings, Threads};
 
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 const DURABLE_INTERVAL: Duration = Duration::from_secs(1);
-/// A pause between two slices of compaction, so that apply gets the lock.
-const COMPACT_PAUSE: Duration = Duration::from_millis(2);
-const COMPACT_KEYS_MAX: usize = 1_000;
 /// Unflushed bytes at which the flusher does not wait for its interval.
 const NUDGE_SIZE_BYTES: usize = 16 << 20;
 
@@ -52,13 +51,30 @@ pub(crate) struct FlusherHandle {
     pub counters: Arc<Counters>,
 }
 
-#[derive(Default)]
 pub(crate) struct Counters {
-    pub commits: AtomicU64,
-    pub durable_commits: AtomicU64,
-    pub commit_us_total: AtomicU64,
-    pub durable_commit_us_total: AtomicU64,
+    pub commit: Histogram,
+    pub durable_commit: Histogram,
     pub rows: AtomicU64,
+    pub scrub: ScrubCounters,
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters {
+            commit: Histogram::new(&wal::FSYNC_BUCKETS_S),
+            durable_commit: Histogram::new(&wal::FSYNC_BUCKETS_S),
+            rows: AtomicU64::new(0),
+            scrub: ScrubCounters::default(),
+        }
+    }
+}
+
+/// How fast the background work goes.
+pub(crate) struct Pace {
+    /// Keys in a slice of a compaction, and the pause between two of them, so that apply gets the lock.
+    pub compact_keys_max: usize,
+    pub compact_pause: Duration,
+    pub scrub: ScrubPace,
 }
 
 /// The running thread or task; `stop` joins it.
@@ -107,9 +123,11 @@ impl Flusher {
         state: Arc<State>,
         fatal: Fatal,
         surroundings: Surroundings,
+        pace: Pace,
     ) -> std::io::Result<Flusher> {
         let written = state.with_core(|core| core.file.position()).ok();
         let durable_at = Instant::now();
+        let compacted = state.read(|store, _| store.compacted_physically());
         let mut work = Work {
             state,
             handle: handle.clone(),
@@ -119,6 +137,10 @@ impl Flusher {
             durable_written: true,
             flush_at: durable_at + FLUSH_INTERVAL,
             compacting: false,
+            scrubber: Scrubber::new(pace.scrub.clone()),
+            pace,
+            compacted,
+            compaction_began: None,
         };
         let running = match &surroundings.threads {
             Threads::System => {
@@ -163,6 +185,11 @@ struct Work {
     durable_at: Instant,
     flush_at: Instant,
     compacting: bool,
+    scrubber: Scrubber,
+    pace: Pace,
+    /// The last compaction whose garbage is gone, and when the one under way began.
+    compacted: i64,
+    compaction_began: Option<Instant>,
 }
 
 impl Work {
@@ -202,7 +229,7 @@ impl Work {
     /// How long nothing is to be done if nobody asks.
     fn pause(&self) -> Duration {
         let until_flush = self.flush_at.saturating_duration_since(Instant::now());
-        if self.compacting { COMPACT_PAUSE.min(until_flush) } else { until_flush }
+        if self.compacting { self.pace.compact_pause.min(until_flush) } else { until_flush }
     }
 
     /// After a message or a pause; `false` when there will be no other turn.
@@ -222,18 +249,50 @@ impl Work {
         if self.fatal.is_set() {
             return false;
         }
-        self.compacting = self.state.change(|core| core.store.compact_step(COMPACT_KEYS_MAX));
+        self.compacting = self.compact();
         if answer.is_some() || Instant::now() >= self.flush_at {
             let durable = answer.is_some() || self.durable_at.elapsed() >= DURABLE_INTERVAL;
             if !self.flush(durable) {
                 return false;
             }
             self.flush_at = Instant::now() + FLUSH_INTERVAL;
+            // Only when nobody waits for this thread.
+            if answer.is_none() {
+                let file = self.state.with_core(|core| core.file.clone());
+                self.scrubber.step(&file, &self.state.damage, &self.handle.counters.scrub);
+            }
         }
         if let Some(answer) = answer {
             let _ = answer.send(());
         }
         true
+    }
+
+    /// One slice. `true` if there is more to do.
+    fn compact(&mut self) -> bool {
+        let keys_max = self.pace.compact_keys_max;
+        let (more, finished, sizes) = self.state.change(|core| {
+            let more = core.store.compact_step(keys_max);
+            let sizes = (core.store.size_bytes_allocated(), core.store.size_bytes_in_use());
+            (more, core.store.compacted_physically(), sizes)
+        });
+        let began = *self.compaction_began.get_or_insert_with(Instant::now);
+        let ended = finished > self.compacted;
+        if ended {
+            // etcd's words, which its tools and tests wait for.
+            tracing::info!(
+                "compact-revision" = finished,
+                took = ?began.elapsed(),
+                "current-db-size-bytes" = sizes.0,
+                "current-db-size-in-use-bytes" = sizes.1,
+                "finished scheduled compaction"
+            );
+        }
+        self.compacted = finished;
+        if !more || ended {
+            self.compaction_began = None;
+        }
+        more
     }
 
     /// `false` when the member must end.
@@ -284,13 +343,10 @@ impl Work {
 
     fn count(&self, durable: bool, took: Duration, rows: usize) {
         let counters = &self.handle.counters;
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        counters.commits.fetch_add(1, Ordering::Relaxed);
-        counters.commit_us_total.fetch_add(us, Ordering::Relaxed);
+        counters.commit.observe(took);
         counters.rows.fetch_add(rows as u64, Ordering::Relaxed);
         if durable {
-            counters.durable_commits.fetch_add(1, Ordering::Relaxed);
-            counters.durable_commit_us_total.fetch_add(us, Ordering::Relaxed);
+            counters.durable_commit.observe(took);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mvcc::{Applied, Caller, Command, Records, Store};
+use mvcc::{Applied, Caller, Command, HashKv, RangeError, Records, Store};
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -271,6 +271,12 @@ impl Handle {
         self.inner.metrics()
     }
 
+    /// Checksum of the records up to a revision (0 or less: the current one), taken in steps, so that a big store goes
+    /// on meanwhile.
+    pub async fn hash_kv(&self, revision: i64) -> Result<HashKv, RangeError> {
+        self.inner.state.hash_kv(revision).await
+    }
+
     /// Everything applied so far is in the state file, fsynced.
     pub async fn flush(&self) -> Result<(), FlushError> {
         self.inner.flusher_handle.flush().await
@@ -354,12 +360,23 @@ impl Inner {
             snapshots_received: load(&self.counters.snapshots_received),
             heartbeats_answered_early: load(&self.counters.heartbeats_answered_early),
             log_purges: load(&self.counters.log_purges),
+            corruption_checks_passed: load(&self.counters.corruption_checks.passed),
+            corruption_checks_failed: load(&self.counters.corruption_checks.failed),
+            corruption_checks_incomplete: load(&self.counters.corruption_checks.incomplete),
             wal: self.log.wal().metrics(),
-            state_commits: load(&flusher.commits),
-            state_durable_commits: load(&flusher.durable_commits),
-            state_commit_us_total: load(&flusher.commit_us_total),
-            state_durable_commit_us_total: load(&flusher.durable_commit_us_total),
+            applied: self.counters.applied.metrics(),
+            peers: self.peers.meters.metrics(),
+            snapshots_being_sent: load(&self.counters.snapshots_being_sent),
+            snapshots_being_received: load(&self.counters.snapshots_being_received),
+            snapshot_send: self.counters.snapshot_send.durations(),
+            snapshot_receive: self.counters.snapshot_receive.durations(),
+            snapshot_sync: self.counters.snapshot_sync.durations(),
+            state_commit: flusher.commit.durations(),
+            state_durable_commit: flusher.durable_commit.durations(),
             state_rows: load(&flusher.rows),
+            state_damage_found: self.state.damage.found(),
+            scrub_passes: load(&flusher.scrub.passes),
+            scrub_size_bytes: load(&flusher.scrub.size_bytes),
             unflushed_size_bytes: self.state.with_core(|core| core.store.unflushed_size_bytes()) as u64,
         }
     }

@@ -2,13 +2,15 @@
 //!
 //! Invariants: a lease never expires early: a deadline is set when the grant is applied, the lease is renewed, or this
 //! member becomes leader (full TTL again, or what a checkpoint says). Only the leader looks at deadlines, and what it
-//! proposes carries its term, so that a deposed leader's proposal does nothing.
+//! proposes carries its term, so that a deposed leader's proposal does nothing. A lease that the log may know a checkpoint
+//! of is renewed only with another one that takes it back, and both go into this leader's own log or nowhere, in order
+//! (`checkpointing`): otherwise a new leader would count from what was left before the renewal.
 //! Not here: what expiry deletes (mvcc), who confirms leadership before a renewal (handle.rs).
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use mvcc::{Applied, Command, Reply, Store};
+use mvcc::{Applied, Command, LeaseRemaining as LeaseCheckpointed, Reply, Store};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -18,9 +20,16 @@ pub(crate) const ROUND_INTERVAL: Duration = Duration::from_millis(500);
 /// An expiry that did not come back applied is proposed again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(3);
 
+/// Leases in one checkpoint. Source: etcd server/lease/lessor.go `maxLeaseCheckpointBatchSize`.
+const CHECKPOINT_LEASES_MAX: usize = 1_000;
+
 #[derive(Default)]
 pub(crate) struct Leases {
     clock: Mutex<Option<Clock>>,
+    /// How often the log learns what is left of a lease that has more time than this; `None`: never.
+    checkpoint_interval: Option<Duration>,
+    /// Held while a checkpoint is on its way into the log.
+    pub checkpointing: tokio::sync::Mutex<()>,
 }
 
 /// Exists only while this member leads.
@@ -28,12 +37,26 @@ pub(crate) struct Leases {
 struct Clock {
     leases: HashMap<i64, Lease>,
     by_deadline: BTreeSet<(Instant, i64)>,
+    /// Empty without checkpoints.
+    by_checkpoint: BTreeSet<(Instant, i64)>,
+    checkpoint_interval: Option<Duration>,
 }
 
 struct Lease {
     ttl_s: i64,
     deadline: Instant,
     expiring_since: Option<Instant>,
+    checkpoint_at: Option<Instant>,
+    /// The log may have a checkpoint of it.
+    checkpointed: bool,
+}
+
+/// What a renewal did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Renewed {
+    pub ttl_s: i64,
+    /// It counts only once the log knows that the last checkpoint is void.
+    pub was_checkpointed: bool,
 }
 
 /// Granted time and what is left of it.
@@ -49,13 +72,18 @@ pub struct LeaseRemaining {
 pub(crate) struct NotLeading;
 
 impl Leases {
+    pub(crate) fn new(checkpoint_interval: Option<Duration>) -> Leases {
+        Leases { checkpoint_interval, ..Leases::default() }
+    }
+
     /// This member leads now. Called with the store locked, so that no grant slips between.
     pub(crate) fn promote(&self, store: &Store) {
         let now = Instant::now();
-        let mut clock = Clock::default();
+        let mut clock = Clock { checkpoint_interval: self.checkpoint_interval, ..Clock::default() };
         for lease in store.leases() {
             let time_s = if lease.remaining_s > 0 { lease.remaining_s.min(lease.ttl_s) } else { lease.ttl_s };
             clock.set(lease.id, lease.ttl_s, now + seconds(time_s));
+            clock.checkpointed(lease.id, lease.remaining_s > 0);
         }
         *self.clock.lock() = Some(clock);
     }
@@ -73,6 +101,15 @@ impl Leases {
             (_, Reply::LeaseGrant(granted)) => {
                 clock.set(granted.id, granted.ttl_s, Instant::now() + seconds(granted.ttl_s));
             }
+            (_, Reply::LeaseCheckpoint(leases)) => {
+                for LeaseCheckpointed { id, remaining_s } in leases {
+                    clock.checkpointed(*id, *remaining_s > 0);
+                    // A renewal, perhaps of the leader before: this member may have begun with less.
+                    if let (0, Some(ttl_s)) = (*remaining_s, clock.leases.get(id).map(|lease| lease.ttl_s)) {
+                        clock.set(*id, ttl_s, Instant::now() + seconds(ttl_s));
+                    }
+                }
+            }
             (_, Reply::LeaseExpire(ids)) => ids.iter().for_each(|id| clock.remove(*id)),
             (Command::LeaseRevoke(revoke), _) => clock.remove(revoke.id),
             _ => {}
@@ -80,14 +117,14 @@ impl Leases {
     }
 
     /// Full time again. `None`: there is no such lease, or its time is over.
-    pub(crate) fn renew(&self, id: i64) -> Result<Option<i64>, NotLeading> {
+    pub(crate) fn renew(&self, id: i64) -> Result<Option<Renewed>, NotLeading> {
         let mut clock = self.clock.lock();
         let clock = clock.as_mut().ok_or(NotLeading)?;
         let now = Instant::now();
         let Some(lease) = clock.leases.get(&id).filter(|lease| lease.deadline > now) else { return Ok(None) };
-        let ttl_s = lease.ttl_s;
+        let Lease { ttl_s, checkpointed, .. } = *lease;
         clock.set(id, ttl_s, now + seconds(ttl_s));
-        Ok(Some(ttl_s))
+        Ok(Some(Renewed { ttl_s, was_checkpointed: checkpointed }))
     }
 
     pub(crate) fn remaining(&self, id: i64) -> Result<Option<LeaseRemaining>, NotLeading> {
@@ -98,6 +135,32 @@ impl Leases {
             granted_ttl_s: lease.ttl_s,
             remaining_s: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
         }))
+    }
+
+    /// What is left of long leases, for one proposal; those that it names count as checkpointed from now on.
+    pub(crate) fn due_checkpoints(&self) -> Vec<LeaseCheckpointed> {
+        let mut clock = self.clock.lock();
+        let Some(clock) = clock.as_mut() else { return Vec::new() };
+        let now = Instant::now();
+        let mut due = Vec::new();
+        while due.len() < CHECKPOINT_LEASES_MAX
+            && let Some((at, id)) = clock.by_checkpoint.first().copied()
+            && at <= now
+        {
+            clock.by_checkpoint.remove(&(at, id));
+            let Some(lease) = clock.leases.get_mut(&id) else { continue };
+            lease.checkpoint_at = None;
+            // Rounded up: a new leader must not give less.
+            let left = lease.deadline.saturating_duration_since(now).as_secs_f64().ceil();
+            #[allow(clippy::cast_possible_truncation, reason = "a clock's seconds are few")]
+            let remaining_s = (left as i64).min(lease.ttl_s);
+            if remaining_s > 0 && lease.expiring_since.is_none() {
+                lease.checkpointed = true;
+                due.push(LeaseCheckpointed { id, remaining_s });
+            }
+            clock.schedule_checkpoint(id, now);
+        }
+        due
     }
 
     /// Ids whose time is over, for one proposal.
@@ -124,14 +187,37 @@ impl Leases {
 
 impl Clock {
     fn set(&mut self, id: i64, ttl_s: i64, deadline: Instant) {
+        let checkpointed = self.leases.get(&id).is_some_and(|lease| lease.checkpointed);
         self.remove(id);
         self.by_deadline.insert((deadline, id));
-        self.leases.insert(id, Lease { ttl_s, deadline, expiring_since: None });
+        let lease = Lease { ttl_s, deadline, expiring_since: None, checkpoint_at: None, checkpointed };
+        self.leases.insert(id, lease);
+        self.schedule_checkpoint(id, Instant::now());
+    }
+
+    fn checkpointed(&mut self, id: i64, checkpointed: bool) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            lease.checkpointed = checkpointed;
+        }
+    }
+
+    /// Only a lease with more time than the interval is worth it.
+    fn schedule_checkpoint(&mut self, id: i64, now: Instant) {
+        let (Some(interval), Some(lease)) = (self.checkpoint_interval, self.leases.get_mut(&id)) else {
+            return;
+        };
+        if lease.deadline.saturating_duration_since(now) > interval {
+            lease.checkpoint_at = Some(now + interval);
+            self.by_checkpoint.insert((now + interval, id));
+        }
     }
 
     fn remove(&mut self, id: i64) {
         if let Some(lease) = self.leases.remove(&id) {
             self.by_deadline.remove(&(lease.deadline, id));
+            if let Some(at) = lease.checkpoint_at {
+                self.by_checkpoint.remove(&(at, id));
+            }
         }
     }
 }
@@ -150,7 +236,7 @@ mod tests {
         for (id, ttl_s) in leases {
             clock.set(*id, *ttl_s, Instant::now() + seconds(*ttl_s));
         }
-        Leases { clock: Mutex::new(Some(clock)) }
+        Leases { clock: Mutex::new(Some(clock)), ..Leases::default() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -169,7 +255,7 @@ mod tests {
     async fn a_renewal_starts_the_time_over_but_does_not_bring_back_the_dead() {
         let leases = clock_with(&[(1, 2)]);
         tokio::time::advance(Duration::from_millis(1_500)).await;
-        assert_eq!(leases.renew(1), Ok(Some(2)));
+        assert_eq!(leases.renew(1), Ok(Some(Renewed { ttl_s: 2, was_checkpointed: false })));
         tokio::time::advance(Duration::from_millis(1_500)).await;
         assert_eq!(leases.remaining(1), Ok(Some(LeaseRemaining { granted_ttl_s: 2, remaining_s: 0 })));
         assert!(leases.expired().is_empty());
@@ -193,5 +279,45 @@ mod tests {
         assert_eq!(leases.renew(1), Err(NotLeading));
         assert_eq!(leases.remaining(1), Err(NotLeading));
         assert!(leases.expired().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_lease_is_checkpointed_each_interval_and_a_renewal_takes_it_back() {
+        let interval = Duration::from_secs(10);
+        let leases = clock_with(&[(1, 8)]);
+        leases.clock.lock().as_mut().unwrap().checkpoint_interval = Some(interval);
+        leases.clock.lock().as_mut().unwrap().set(2, 60, Instant::now() + seconds(60));
+        tokio::time::advance(Duration::from_millis(9_900)).await;
+        assert!(leases.due_checkpoints().is_empty());
+        tokio::time::advance(Duration::from_millis(600)).await;
+        assert_eq!(leases.due_checkpoints(), [LeaseCheckpointed { id: 2, remaining_s: 50 }], "rounded up");
+        assert!(leases.due_checkpoints().is_empty());
+        assert_eq!(leases.renew(2), Ok(Some(Renewed { ttl_s: 60, was_checkpointed: true })));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(leases.due_checkpoints(), [LeaseCheckpointed { id: 2, remaining_s: 50 }]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_leader_goes_on_from_the_checkpoint_unless_a_renewal_of_before_comes_late() {
+        let mut store = Store::new(mvcc::Limits::default());
+        let apply = |store: &mut Store, command: Command| {
+            let proposal = mvcc::Proposal { id: 0, member: 1, caller: mvcc::Caller::System, command };
+            (store.apply(&mvcc::MemoryRecords::default(), 1, &proposal), proposal.command)
+        };
+        apply(&mut store, Command::LeaseGrant(mvcc::LeaseGrant { id: 1, ttl_s: 60 }));
+        let checkpoint = |remaining_s| {
+            Command::LeaseCheckpoint(mvcc::LeaseCheckpoint {
+                leases: vec![LeaseCheckpointed { id: 1, remaining_s }],
+            })
+        };
+        apply(&mut store, checkpoint(20));
+        let leases = Leases::new(Some(Duration::from_secs(5)));
+        leases.promote(&store);
+        let left = |leases: &Leases| leases.remaining(1).unwrap().unwrap().remaining_s;
+        assert_eq!(left(&leases), 20);
+        let (applied, command) = apply(&mut store, checkpoint(0));
+        leases.observe(&command, &applied);
+        assert_eq!(left(&leases), 60);
+        assert_eq!(leases.renew(1), Ok(Some(Renewed { ttl_s: 60, was_checkpointed: false })));
     }
 }

@@ -124,7 +124,23 @@ impl LogStore {
         &self.shared.wal
     }
 
-    /// Puts the first entry of a new cluster into an empty log, the same on every member.
+    /// Makes the log end at what the state file holds, if it ends before: a snapshot was installed, and the log not cut.
+    pub(crate) async fn reach(&self, applied: Option<LogId>) -> io::Result<()> {
+        let behind = self.shared.inner.lock().last < applied;
+        match applied {
+            Some(applied) if behind => RaftLogStorage::purge(&mut self.clone(), applied).await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Notes that entries which were lost are not waited for any more.
+    pub(crate) async fn healed(&self) -> io::Result<()> {
+        let (sender, healed) = oneshot::channel();
+        self.shared.wal.healed(Box::new(move |result| drop(sender.send(result))));
+        healed.await.map_err(|_| io::Error::other("the log stopped"))?
+    }
+
+    /// Writes an entry before openraft runs: the first one of a new cluster, or the one that makes a cluster of one.
     pub(crate) async fn bootstrap(&self, entry: RaftEntry) -> io::Result<()> {
         let (sender, receiver) = oneshot::channel();
         self.append_entries([entry], move |result| {

@@ -1,9 +1,16 @@
 //! Numbers about a member. The store layer turns them into etcd's metric names.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mvcc::{Applied, OpReply, Reply, TxnReply};
+
+use crate::histogram::{Durations, Histogram};
+use crate::peers::meter::PeerMetrics;
+
+/// Bounds in seconds, as etcd has them for snapshots between members.
+const SNAPSHOT_BUCKETS_S: [f64; 10] = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2];
 
 /// Counted where things happen.
-#[derive(Default)]
 pub(crate) struct Counters {
     pub leader_changes: AtomicU64,
     pub slow_read_indexes: AtomicU64,
@@ -12,6 +19,134 @@ pub(crate) struct Counters {
     pub snapshots_received: AtomicU64,
     pub heartbeats_answered_early: AtomicU64,
     pub log_purges: AtomicU64,
+    pub corruption_checks: CorruptionChecks,
+    pub applied: AppliedCounters,
+    pub snapshots_being_sent: AtomicU64,
+    pub snapshots_being_received: AtomicU64,
+    pub snapshot_send: Histogram,
+    pub snapshot_receive: Histogram,
+    pub snapshot_sync: Histogram,
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters {
+            leader_changes: AtomicU64::new(0),
+            slow_read_indexes: AtomicU64::new(0),
+            read_indexes_failed: AtomicU64::new(0),
+            snapshots_sent: AtomicU64::new(0),
+            snapshots_received: AtomicU64::new(0),
+            heartbeats_answered_early: AtomicU64::new(0),
+            log_purges: AtomicU64::new(0),
+            corruption_checks: CorruptionChecks::default(),
+            applied: AppliedCounters::default(),
+            snapshots_being_sent: AtomicU64::new(0),
+            snapshots_being_received: AtomicU64::new(0),
+            snapshot_send: Histogram::new(&SNAPSHOT_BUCKETS_S),
+            snapshot_receive: Histogram::new(&SNAPSHOT_BUCKETS_S),
+            snapshot_sync: Histogram::new(&wal::FSYNC_BUCKETS_S),
+        }
+    }
+}
+
+/// What was applied since the member started.
+#[derive(Default)]
+pub(crate) struct AppliedCounters {
+    pub puts: AtomicU64,
+    pub deletions: AtomicU64,
+    pub transactions: AtomicU64,
+    pub leases_granted: AtomicU64,
+    pub leases_revoked: AtomicU64,
+    pub leases_expired: AtomicU64,
+    pub slow: AtomicU64,
+}
+
+impl AppliedCounters {
+    pub(crate) fn count(&self, applied: &Applied) {
+        let add = |counter: &AtomicU64, number: usize| {
+            counter.fetch_add(number as u64, Ordering::Relaxed);
+        };
+        match &applied.result {
+            Ok(Reply::Put(_)) => add(&self.puts, 1),
+            Ok(Reply::DeleteRange(_)) => add(&self.deletions, 1),
+            Ok(Reply::Txn(reply)) => self.count_txn(reply),
+            Ok(Reply::LeaseGrant(_)) => add(&self.leases_granted, 1),
+            Ok(Reply::LeaseRevoke) => add(&self.leases_revoked, 1),
+            Ok(Reply::LeaseExpire(ids)) => add(&self.leases_expired, ids.len()),
+            Ok(
+                Reply::Noop
+                | Reply::Compact
+                | Reply::LeaseCheckpoint(_)
+                | Reply::Alarm(_)
+                | Reply::Auth
+                | Reply::MemberAttributes
+                | Reply::ClusterVersion,
+            )
+            | Err(_) => {}
+        }
+    }
+
+    fn count_txn(&self, reply: &TxnReply) {
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+        for reply in &reply.responses {
+            match reply {
+                OpReply::Put(_) => _ = self.puts.fetch_add(1, Ordering::Relaxed),
+                OpReply::DeleteRange(_) => _ = self.deletions.fetch_add(1, Ordering::Relaxed),
+                OpReply::Txn(nested) => self.count_txn(nested),
+                OpReply::Range(_) => {}
+            }
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> AppliedMetrics {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        AppliedMetrics {
+            puts: load(&self.puts),
+            deletions: load(&self.deletions),
+            transactions: load(&self.transactions),
+            leases_granted: load(&self.leases_granted),
+            leases_revoked: load(&self.leases_revoked),
+            leases_expired: load(&self.leases_expired),
+            slow: load(&self.slow),
+        }
+    }
+}
+
+/// See `AppliedCounters`; operations inside of transactions count too.
+#[derive(Clone, Debug, Default)]
+pub struct AppliedMetrics {
+    pub puts: u64,
+    pub deletions: u64,
+    pub transactions: u64,
+    pub leases_granted: u64,
+    pub leases_revoked: u64,
+    pub leases_expired: u64,
+    /// Took longer than `Config::slow_apply`.
+    pub slow: u64,
+}
+
+/// Something that is under way and counted as long as this lives.
+pub(crate) struct InFlight<'a>(&'a AtomicU64);
+
+impl InFlight<'_> {
+    pub(crate) fn begin(counter: &AtomicU64) -> InFlight<'_> {
+        counter.fetch_add(1, Ordering::Relaxed);
+        InFlight(counter)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Comparisons with the other members, by outcome.
+#[derive(Default)]
+pub(crate) struct CorruptionChecks {
+    pub passed: AtomicU64,
+    pub failed: AtomicU64,
+    pub incomplete: AtomicU64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -33,11 +168,29 @@ pub struct Metrics {
     /// Heartbeats that were answered before the disk had caught up.
     pub heartbeats_answered_early: u64,
     pub log_purges: u64,
+    /// Comparisons that found every member equal.
+    pub corruption_checks_passed: u64,
+    /// That found a difference.
+    pub corruption_checks_failed: u64,
+    /// That could not compare every member, and so say nothing.
+    pub corruption_checks_incomplete: u64,
     pub wal: wal::Metrics,
-    pub state_commits: u64,
-    pub state_durable_commits: u64,
-    pub state_commit_us_total: u64,
-    pub state_durable_commit_us_total: u64,
+    pub applied: AppliedMetrics,
+    /// The other members, by id.
+    pub peers: Vec<PeerMetrics>,
+    pub snapshots_being_sent: u64,
+    pub snapshots_being_received: u64,
+    pub snapshot_send: Durations,
+    pub snapshot_receive: Durations,
+    /// Received state that was made durable.
+    pub snapshot_sync: Durations,
+    /// Transactions of the state file, and those of them that were synced.
+    pub state_commit: Durations,
+    pub state_durable_commit: Durations,
     pub state_rows: u64,
+    /// Places of the state file that were found damaged.
+    pub state_damage_found: u64,
+    pub scrub_passes: u64,
+    pub scrub_size_bytes: u64,
     pub unflushed_size_bytes: u64,
 }

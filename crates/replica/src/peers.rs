@@ -6,11 +6,13 @@
 //! answers no other. Not here: what the messages say (codec.rs).
 
 mod connect;
+pub(crate) mod meter;
 pub(crate) mod network;
 pub(crate) mod server;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -18,6 +20,7 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
 use wire::peerpb::peer_client::PeerClient;
 
+use self::meter::{Meter, Meters};
 use crate::codec::{self, Answer, FRAME_SIZE_BYTES_MAX, Question};
 use crate::config::{Member, PeerTls};
 use crate::data_dir::Identity;
@@ -40,6 +43,7 @@ pub(crate) struct Peers {
     tls: Option<PeerTls>,
     election_timeout: Duration,
     links: Mutex<HashMap<u64, Arc<Link>>>,
+    pub meters: Meters,
     fatal: Fatal,
 }
 
@@ -59,7 +63,8 @@ impl Peers {
         election_timeout: Duration,
         fatal: Fatal,
     ) -> Arc<Peers> {
-        Arc::new(Peers { identity, network, tls, election_timeout, links: Mutex::default(), fatal })
+        let (links, meters) = (Mutex::default(), Meters::default());
+        Arc::new(Peers { identity, network, tls, election_timeout, links, meters, fatal })
     }
 
     /// Reuses the connections to a member until its URLs change.
@@ -72,8 +77,8 @@ impl Peers {
         }
         let link = Arc::new(Link {
             urls: node.peer_urls.clone(),
-            data: self.client(&node.peer_urls)?,
-            control: self.client(&node.peer_urls)?,
+            data: self.client(id, &node.peer_urls)?,
+            control: self.client(id, &node.peer_urls)?,
             metadata: self.metadata(id),
         });
         links.insert(id, link.clone());
@@ -82,10 +87,13 @@ impl Peers {
 
     pub(crate) fn forget(&self, id: u64) {
         self.links.lock().remove(&id);
+        self.meters.forget(id);
     }
 
-    fn client(&self, urls: &[String]) -> Result<Client, LinkError> {
-        let channel = connect::channel(&self.network, urls, self.tls.as_ref(), self.election_timeout)?;
+    fn client(&self, id: u64, urls: &[String]) -> Result<Client, LinkError> {
+        let meter = Arc::new(Meter::default());
+        meter.belongs_to(self.meters.of(id));
+        let channel = connect::channel(&self.network, urls, self.tls.as_ref(), self.election_timeout, meter)?;
         Ok(sized(PeerClient::new(channel)))
     }
 
@@ -97,8 +105,9 @@ impl Peers {
         metadata
     }
 
-    /// Looks at what a peer answered for news about ourselves.
-    fn note(&self, status: &tonic::Status) {
+    /// Counts a message that did not arrive, and looks at what the peer answered for news about ourselves.
+    fn note(&self, id: u64, status: &tonic::Status) {
+        self.meters.of(id).sent_failures.fetch_add(1, Ordering::Relaxed);
         if status.code() == tonic::Code::PermissionDenied && status.message() == REMOVED_TEXT {
             self.fatal.set(FatalReason::Removed);
         }
@@ -115,10 +124,12 @@ impl Peers {
         let link = self.link(id, node)?;
         let request = link.request(frame(codec::to_bytes(question)));
         let mut client = link.control.clone();
-        let answered =
-            tokio::time::timeout(timeout, client.ask(request)).await.map_err(|_| AskError::TimedOut)?;
+        let answered = tokio::time::timeout(timeout, client.ask(request)).await.map_err(|_| {
+            self.meters.of(id).sent_failures.fetch_add(1, Ordering::Relaxed);
+            AskError::TimedOut
+        })?;
         let response = answered.map_err(|status| {
-            self.note(&status);
+            self.note(id, &status);
             AskError::Refused(status.message().to_owned())
         })?;
         Ok(codec::from_bytes(&response.into_inner().payload, "answer")?)
@@ -191,7 +202,8 @@ pub async fn discover(
     let mut last = "no peer URLs given".to_owned();
     let share = timeout / u32::try_from(peer_urls.len().max(1)).unwrap_or(1);
     for url in peer_urls {
-        let channel = connect::channel(network, std::slice::from_ref(url), tls, Duration::from_secs(1))?;
+        let (url_alone, meter) = (std::slice::from_ref(url), Arc::new(Meter::default()));
+        let channel = connect::channel(network, url_alone, tls, Duration::from_secs(1), meter)?;
         let mut client = sized(PeerClient::new(channel));
         let request = frame(codec::to_bytes(&Question::WhoAreYou));
         match tokio::time::timeout(share, client.ask(request)).await {

@@ -13,9 +13,8 @@ use crate::handle::Inner;
 use crate::raft_types::next_index;
 
 const INTERVAL: Duration = Duration::from_millis(500);
-/// A log above this is cut harder: it then keeps only `ENTRIES_MIN`.
+/// A log above this is cut harder: it then keeps only `Config::log_entries_min`.
 const LOG_SIZE_BYTES_MAX: u64 = 4 << 30;
-const ENTRIES_MIN: u64 = 5_000;
 
 pub(crate) async fn run(inner: std::sync::Arc<Inner>, shutdown: CancellationToken) {
     loop {
@@ -26,7 +25,11 @@ pub(crate) async fn run(inner: std::sync::Arc<Inner>, shutdown: CancellationToke
         let segments = inner.log.wal().metrics().segments;
         let log_size_bytes = segments.saturating_mul(inner.config.wal_segment_size_bytes);
         let keep = inner.config.snapshot_count.max(1);
-        let keep = if log_size_bytes > LOG_SIZE_BYTES_MAX { keep.min(ENTRIES_MIN) } else { keep };
+        let keep = if log_size_bytes > LOG_SIZE_BYTES_MAX {
+            keep.min(inner.config.log_entries_min.max(1))
+        } else {
+            keep
+        };
         let purged_next = next_index(inner.log.purged().as_ref());
         let wanted = inner.state.durable_next().saturating_sub(keep);
         // Not for every entry: a tenth of what is kept at a time.
@@ -36,10 +39,12 @@ pub(crate) async fn run(inner: std::sync::Arc<Inner>, shutdown: CancellationToke
         if !advance_snapshot(&inner, wanted - 1).await {
             continue;
         }
-        match inner.raft.trigger().purge_log(wanted - 1).await {
-            Ok(()) => drop(inner.counters.log_purges.fetch_add(1, Ordering::Relaxed)),
-            Err(_) => return,
+        if inner.raft.trigger().purge_log(wanted - 1).await.is_err() {
+            return;
         }
+        inner.counters.log_purges.fetch_add(1, Ordering::Relaxed);
+        // etcd's words, here and below, which its tools and tests wait for.
+        tracing::info!("compact-index" = wanted - 1, "compacted Raft logs");
     }
 }
 
@@ -54,7 +59,9 @@ async fn advance_snapshot(inner: &Inner, index: u64) -> bool {
         return false;
     }
     let wait = inner.raft.wait(Some(Duration::from_secs(5)));
-    wait.metrics(|metrics| covers(metrics.snapshot.map(|id| id.index)), "a snapshot covers the log")
-        .await
-        .is_ok()
+    let waited =
+        wait.metrics(|metrics| covers(metrics.snapshot.map(|id| id.index)), "a snapshot covers the log");
+    let Ok(metrics) = waited.await else { return false };
+    tracing::info!("snapshot-index" = metrics.snapshot.map_or(0, |id| id.index), "saved snapshot");
+    true
 }

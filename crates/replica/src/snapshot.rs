@@ -7,9 +7,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use mvcc::{Revision, Row, Store};
+use tokio::time::Instant;
 use wal::Disk;
 
 use crate::codec::{self, CodecError};
@@ -38,6 +40,8 @@ pub(crate) struct Prepared {
     pub store: Store,
     pub position: Position,
     pub file: StateFile,
+    /// How long it took to make the file durable.
+    pub synced_in: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -257,10 +261,12 @@ impl Import {
     pub(crate) fn finish(self, limits: mvcc::Limits) -> Result<(Vote, Prepared), SnapshotError> {
         let begun = self.begun.filter(|begun| begun.complete).ok_or(SnapshotError::Gone)?;
         let Begun { vote, position, file, .. } = begun;
+        let begin = Instant::now();
         file.finish(&position)?;
+        let synced_in = begin.elapsed();
         let file = StateFile::open(&self.disk, &self.path, self.cache_size_bytes)?;
         let store = state::restore(&file.view()?, limits)?;
-        Ok((vote, Prepared { store, position, file }))
+        Ok((vote, Prepared { store, position, file, synced_in }))
     }
 }
 

@@ -14,11 +14,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::{self, CodecError};
+use crate::codec::CodecError;
 use crate::config::{Config, Member};
 use crate::data_dir::{DataDir, Identity};
 use crate::fatal::Fatal;
-use crate::flusher::{self, Flusher};
+use crate::flusher::{self, Flusher, Pace};
 use crate::handle::{Handle, Inner};
 use crate::leadership::{Contact, Leadership, Watcher};
 use crate::leases::Leases;
@@ -35,7 +35,7 @@ use crate::state_file::{StateFile, StateFileError};
 use crate::state_machine::StateMachine;
 use crate::surroundings::{Listener, Network};
 use crate::waiters::Waiters;
-use crate::{Raft, purge, watchdog};
+use crate::{Raft, corruption, damage, force, purge, watchdog};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -61,10 +61,11 @@ pub enum StartError {
         "the log begins at index {log_first}, the state file ends at {state_last}: entries between are missing"
     )]
     Gap { log_first: u64, state_last: u64 },
-    #[error("{what} is not supported")]
-    Unsupported { what: &'static str },
     #[error("configuration: {0}")]
     Config(String),
+    /// Votes and acknowledged entries may be in a log elsewhere.
+    #[error("no log in {path}, but the member has run before: give the --wal-dir that it had")]
+    NoLog { path: PathBuf },
     #[error("{path}: {source}")]
     Io {
         path: PathBuf,
@@ -89,6 +90,8 @@ pub enum StartError {
     Replay(#[source] std::io::Error),
     #[error("raft: {0}")]
     Raft(String),
+    #[error(transparent)]
+    Inconsistent(#[from] corruption::Inconsistent),
 }
 
 /// A predecessor in the same directory may still be closing its files.
@@ -106,9 +109,6 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Handle
 }
 
 fn check(config: &Config) -> Result<(), StartError> {
-    if config.force_new_cluster {
-        return Err(StartError::Unsupported { what: "force-new-cluster" });
-    }
     if config.heartbeat_interval_ms == 0 || config.election_timeout_ms < 5 * config.heartbeat_interval_ms {
         return Err(StartError::Config(format!(
             "--election-timeout[{}ms] should be at least as 5 times as --heartbeat-interval[{}ms]",
@@ -125,7 +125,7 @@ async fn lock(config: &Config) -> Result<DataDir, StartError> {
             Err(StartError::Locked { .. }) if tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            other => return other,
+            other => return Ok(other?.with_wal(config.wal_dir.clone())),
         }
     }
 }
@@ -165,11 +165,15 @@ async fn bind(network: &dyn Network, addresses: &[SocketAddr]) -> Result<Vec<Box
 struct Opened {
     state: State,
     log: OpenedLog,
+    /// Goes into the log before anything else happens.
     bootstrap: Option<RaftEntry>,
+    /// The log's lost entries are given up: it counts as whole from now on.
+    healed: bool,
 }
 
 async fn open(config: &Config, data_dir: &Arc<DataDir>, fresh: bool) -> Result<Opened, StartError> {
     let mut bootstrap = None;
+    let mut healed = false;
     if fresh {
         if watchdog::was_started_before(config).await {
             tracing::warn!(
@@ -191,14 +195,21 @@ async fn open(config: &Config, data_dir: &Arc<DataDir>, fresh: bool) -> Result<O
         &recovered.damage
     {
         let voters = newest_voters(&state, recovered, &config.initial_members)?;
-        if voters.iter().all(|id| *id == config.identity.member_id) {
+        if config.force_new_cluster {
+            tracing::error!(
+                file = %file.display(), offset, last_good_index, acknowledged_index,
+                "acknowledged log entries are lost for good: the new cluster begins without them"
+            );
+            healed = true;
+        } else if voters.iter().all(|id| *id == config.identity.member_id) {
             return Err(StartError::Corrupt { file: file.clone(), offset: *offset });
+        } else {
+            tracing::error!(
+                file = %file.display(), offset, last_good_index, acknowledged_index,
+                "acknowledged log entries are lost: no votes until a leader has sent them again"
+            );
+            quarantine(data_dir, "the log lost acknowledged entries")?;
         }
-        tracing::error!(
-            file = %file.display(), offset, last_good_index, acknowledged_index,
-            "acknowledged log entries are lost: no votes until a leader has sent them again"
-        );
-        quarantine(data_dir, "the log lost acknowledged entries")?;
     }
     // An entry of a former, interrupted start is as good.
     if !recovered.entries.is_empty() || recovered.purged.is_some() || state.applied_next() > 0 {
@@ -206,7 +217,13 @@ async fn open(config: &Config, data_dir: &Arc<DataDir>, fresh: bool) -> Result<O
     } else if bootstrap.is_none() && config.new_cluster && !data_dir.quarantined() {
         bootstrap = Some(first_entry(&config.initial_members)?);
     }
-    Ok(Opened { state, log, bootstrap })
+    if config.force_new_cluster && !fresh {
+        data_dir
+            .lift_quarantine()
+            .map_err(|source| StartError::Io { path: PathBuf::from("quarantine"), source })?;
+        bootstrap = force::entry(config, &state, recovered)?.or(bootstrap);
+    }
+    Ok(Opened { state, log, bootstrap, healed })
 }
 
 fn quarantine(data_dir: &DataDir, reason: &str) -> Result<(), StartError> {
@@ -220,6 +237,11 @@ fn open_files(config: &Config, data_dir: &DataDir) -> Result<(State, OpenedLog),
     let file = Arc::new(StateFile::open(disk, &path, config.state_cache_size_bytes)?);
     let view = file.view()?;
     let store = state::restore(&view, config.limits.clone())?;
+    // A state made from a backup has term 0 and never had a log.
+    let ran_before = view.position.applied.is_some_and(|id| id.leader_id.term > 0);
+    if ran_before && !data_dir.has_log() {
+        return Err(StartError::NoLog { path: data_dir.wal() });
+    }
     let mut log = wal::Config::new(data_dir.wal());
     log.segment_size_bytes = config.wal_segment_size_bytes;
     log.fsync = config.fsync;
@@ -246,13 +268,7 @@ fn newest_voters(
     recovered: &wal::Recovered,
     initial: &[Member],
 ) -> Result<Vec<u64>, CodecError> {
-    for logged in recovered.entries.iter().rev() {
-        let entry = codec::entry(logged.term, logged.index, logged.payload.clone())?;
-        if let openraft::EntryPayload::Membership(membership) = entry.payload {
-            return Ok(membership.voter_ids().collect());
-        }
-    }
-    let voters: Vec<u64> = state.with_core(|core| core.position.membership.voter_ids().collect());
+    let voters: Vec<u64> = force::newest_membership(recovered, &state.position())?.voter_ids().collect();
     if voters.is_empty() {
         return Ok(initial.iter().filter(|member| !member.is_learner).map(|member| member.id).collect());
     }
@@ -312,7 +328,7 @@ async fn run(
     opened: Opened,
     shutdown: CancellationToken,
 ) -> Result<Handle, StartError> {
-    let Opened { state, log, bootstrap } = opened;
+    let Opened { state, log, bootstrap, healed } = opened;
     let surroundings = config.surroundings.clone();
     let (wal, recovered, log_owner) = log.start(&surroundings);
     let identity = config.identity;
@@ -320,7 +336,7 @@ async fn run(
     let fatal = Fatal::new();
     let state = Arc::new(state);
     let waiters = Waiters::new();
-    let leases = Arc::new(Leases::default());
+    let leases = Arc::new(Leases::new(config.lease_checkpoint_interval));
     let counters = Arc::new(Counters::default());
     let contact = Arc::new(Contact::new());
     let log = LogStore::new(
@@ -332,8 +348,14 @@ async fn run(
         fatal.clone(),
         surroundings.clone(),
     )?;
+    if healed || bootstrap.is_some() {
+        log.reach(state.position().applied).await.map_err(StartError::Replay)?;
+    }
     if let Some(entry) = bootstrap {
         log.bootstrap(entry).await.map_err(StartError::Replay)?;
+    }
+    if healed {
+        log.healed().await.map_err(StartError::Replay)?;
     }
     let (flusher_handle, inbox) = flusher::channel();
     let mut machine = StateMachine {
@@ -345,16 +367,44 @@ async fn run(
         flusher: flusher_handle.clone(),
         data_dir: data_dir.clone(),
         disk: surroundings.disk.clone(),
+        counters: counters.clone(),
+        slow_apply: config.slow_apply,
         fatal: fatal.clone(),
     };
-    let flusher =
-        Flusher::start(flusher_handle.clone(), inbox, state.clone(), fatal.clone(), surroundings.clone())
-            .map_err(|source| StartError::Io { path: data_dir.state_file(), source })?;
+    let pace = Pace {
+        compact_keys_max: config.compact_keys_max.max(1),
+        compact_pause: config.compact_pause,
+        scrub: config.scrub.clone(),
+    };
+    let flusher = Flusher::start(
+        flusher_handle.clone(),
+        inbox,
+        state.clone(),
+        fatal.clone(),
+        surroundings.clone(),
+        pace,
+    )
+    .map_err(|source| StartError::Io { path: data_dir.state_file(), source })?;
     replay(&mut machine).await?;
 
     let quarantined = data_dir.quarantined();
     let network = surroundings.network.clone();
     let peers = Peers::new(identity, network, config.peer_tls.clone(), election_timeout, fatal.clone());
+    if config.initial_corrupt_check {
+        let checked = corruption::initial(identity.member_id, &state, &peers, &counters).await;
+        if let Err(inconsistent) = checked {
+            flusher.stop(false).await;
+            let closing = move || {
+                log.wal().close();
+                state.with_core(|core| core.file.close());
+            };
+            // Fails only when closing panics, and then there is nothing better to say.
+            let _closed = surroundings.blocking(closing).await;
+            log_owner.ended().await;
+            data_dir.unlock();
+            return Err(inconsistent.into());
+        }
+    }
     let network = peers::network::Network {
         peers: peers.clone(),
         export_slots: snapshot::export_slots(),
@@ -423,6 +473,9 @@ async fn run(
     }
     tokio::spawn(inner.clone().expire_leases(shutdown.clone()));
     tokio::spawn(purge::run(inner.clone(), shutdown.clone()));
+    tokio::spawn(peers::meter::probe(inner.clone(), shutdown.clone()));
+    tokio::spawn(damage::report(inner.clone(), shutdown.clone()));
+    tokio::spawn(corruption::run(inner.clone(), shutdown.clone()));
     tokio::spawn(watchdog::first_election(inner.clone(), shutdown.clone()));
     tokio::spawn(watchdog::members(inner.clone(), shutdown.clone()));
     tokio::spawn(watchdog::lift_quarantine(inner.clone(), shutdown));

@@ -7,12 +7,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mvcc::{Records, RecordsError, Store};
+use mvcc::{HashCursor, HashKv, RangeError, Records, RecordsError, Store};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use crate::damage::{Damage, Watched};
 use crate::raft_types::next_index;
 use crate::state_file::{Position, StateFile, StateFileError, StateView};
+
+/// Records that one visit adds to a checksum.
+const HASH_ROWS_MAX: usize = 1024;
 
 pub(crate) struct State {
     core: RwLock<Core>,
@@ -21,6 +25,7 @@ pub(crate) struct State {
     /// First index that is not durable in the state file.
     durable_next: watch::Sender<u64>,
     revision: watch::Sender<i64>,
+    pub damage: Damage,
     /// Applied term, for status.
     pub applied_term: AtomicU64,
 }
@@ -57,6 +62,7 @@ impl State {
         let term = position.applied.map_or(0, |id| id.leader_id.term);
         State {
             revision: watch::Sender::new(store.revision()),
+            damage: Damage::default(),
             core: RwLock::new(Core { store, position, file }),
             applied_next: watch::Sender::new(next),
             durable_next: watch::Sender::new(next),
@@ -66,7 +72,29 @@ impl State {
 
     pub(crate) fn read<T>(&self, f: impl FnOnce(&Store, &dyn Records) -> T) -> T {
         let core = self.core.read();
-        f(&core.store, core.file.as_ref())
+        f(&core.store, &Watched { file: core.file.as_ref(), damage: &self.damage })
+    }
+
+    /// Checksum of the records up to a revision (0 or less: the current one), in steps between which apply and other
+    /// reads go on. A compaction in between makes it begin again.
+    pub(crate) async fn hash_kv(&self, revision: i64) -> Result<HashKv, RangeError> {
+        let mut cursor = HashCursor::new(revision);
+        let mut begun_at = self.read(|store, _| store.compact_revision());
+        loop {
+            let (step, compacted) = self.read(|store, records| {
+                (store.hash_kv_step(records, &mut cursor, HASH_ROWS_MAX), store.compact_revision())
+            });
+            match step {
+                Ok(Some(hash)) => return Ok(hash),
+                Ok(None) => {}
+                Err(RangeError::Compacted) if compacted > begun_at => {
+                    begun_at = compacted;
+                    cursor = HashCursor::new(revision);
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) fn with_core<T>(&self, f: impl FnOnce(&Core) -> T) -> T {

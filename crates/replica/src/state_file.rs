@@ -202,6 +202,50 @@ impl StateFile {
         StateFile { path, ..self }
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.reader.read().is_none()
+    }
+
+    /// Looks at every row of the metadata. Answers their size.
+    pub(crate) fn check_meta(
+        &self,
+        mut damaged: impl FnMut(String, &StateFileError),
+    ) -> Result<u64, StateFileError> {
+        let reader = self.reader()?;
+        let mut size_bytes = 0;
+        for row in reader.meta.range::<&[u8]>(..).map_err(|error| self.wrap(error))? {
+            let (key, value) = row.map_err(|error| self.wrap(error))?;
+            size_bytes += (key.value().len() + value.value().len()) as u64;
+            if let Err(error) = checked(&self.path, key.value(), value.value()) {
+                damaged(format!("row {}", String::from_utf8_lossy(key.value())), &error);
+            }
+        }
+        Ok(size_bytes)
+    }
+
+    /// Looks at records from the key `from` on, about `size_bytes_max` of them. Answers the key to go on from (`None`: the
+    /// end) and what was looked at.
+    pub(crate) fn check_records(
+        &self,
+        from: u128,
+        size_bytes_max: u64,
+        mut damaged: impl FnMut(&RecordsError),
+    ) -> Result<(Option<u128>, u64), StateFileError> {
+        let reader = self.reader()?;
+        let mut size_bytes = 0;
+        for row in reader.records.range(from..).map_err(|error| self.wrap(error))? {
+            let (key, value) = row.map_err(|error| self.wrap(error))?;
+            if size_bytes >= size_bytes_max {
+                return Ok((Some(key.value()), size_bytes));
+            }
+            size_bytes += value.value().len() as u64;
+            if let Err(error) = mvcc::verify_record(revision(key.value()), value.value()) {
+                damaged(&error);
+            }
+        }
+        Ok((None, size_bytes))
+    }
+
     pub(crate) fn size_on_disk_bytes(&self) -> u64 {
         self.disk.open(&self.path).and_then(|file| file.size_bytes()).unwrap_or(0)
     }

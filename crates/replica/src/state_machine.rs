@@ -6,11 +6,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use mvcc::{Applied, ApplyError, Proposal};
 use openraft::storage::{ApplyResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
+use tokio::time::Instant;
 use wal::Disk;
 
 use crate::data_dir::DataDir;
@@ -18,7 +21,9 @@ use crate::fatal::{Fatal, FatalReason};
 use crate::flusher::FlusherHandle;
 use crate::leases::Leases;
 use crate::log_store::LogStore;
+use crate::metrics::Counters;
 use crate::raft_types::*;
+use crate::slow_apply;
 use crate::snapshot::{Prepared, SnapshotBody};
 use crate::state::{Core, State};
 use crate::waiters::{Outcome, Waiters};
@@ -36,6 +41,9 @@ pub(crate) struct StateMachine {
     pub flusher: FlusherHandle,
     pub data_dir: Arc<DataDir>,
     pub disk: Arc<dyn Disk>,
+    pub counters: Arc<Counters>,
+    /// An apply that takes longer is logged.
+    pub slow_apply: Duration,
     pub fatal: Fatal,
 }
 
@@ -112,12 +120,19 @@ impl StateMachine {
             What::Blank => Ok(None),
             What::Proposal(proposal) => {
                 let term = entry.log_id.leader_id.term;
+                let begin = Instant::now();
                 let applied = core.store.apply(core.file.as_ref(), term, proposal);
+                let took = begin.elapsed();
+                if took > self.slow_apply {
+                    self.counters.applied.slow.fetch_add(1, Ordering::Relaxed);
+                    slow_apply::warn(took, self.slow_apply, &proposal.command, &applied);
+                }
                 if let Err(ApplyError::Records(error)) = &applied.result {
                     self.fatal.set(FatalReason::StateFile(error.to_string()));
                     return Err(io::Error::other(error.to_string()));
                 }
                 self.leases.observe(&proposal.command, &applied);
+                self.counters.applied.count(&applied);
                 Ok(Some(applied))
             }
             What::Membership(membership) => {
@@ -127,6 +142,8 @@ impl StateMachine {
                         core.position.removed.push(id);
                     }
                 }
+                // Only `--force-new-cluster` names a member that was removed.
+                core.position.removed.retain(|id| membership.get_node(id).is_none());
                 core.position.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
                 Ok(None)
             }
@@ -134,9 +151,11 @@ impl StateMachine {
     }
 
     fn install(&mut self, prepared: Prepared) -> io::Result<()> {
-        let Prepared { store, position, file } = prepared;
+        let Prepared { store, position, file, synced_in: _ } = prepared;
         let target = self.data_dir.state_file();
         let next = next_index(position.applied.as_ref());
+        let (before, term) =
+            (self.state.applied_next().saturating_sub(1), position.applied.map(|id| id.leader_id.term));
         self.state.change(|core| {
             self.disk.rename(file.path(), &target)?;
             self.disk.sync_directory(target.parent().unwrap_or(&target))?;
@@ -146,7 +165,12 @@ impl StateMachine {
         self.log.applied(next);
         self.state.durable(next);
         self.state.announce_install();
-        tracing::info!(index = next.saturating_sub(1), "applied snapshot");
+        tracing::info!(
+            "current-applied-index" = before,
+            "incoming-leader-snapshot-index" = next.saturating_sub(1),
+            "incoming-leader-snapshot-term" = term.unwrap_or(0),
+            "applied snapshot"
+        );
         Ok(())
     }
 

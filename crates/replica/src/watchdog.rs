@@ -123,10 +123,8 @@ pub(crate) async fn lift_quarantine(inner: Arc<Inner>, shutdown: CancellationTok
         () = shutdown.cancelled() => return,
         () = caught_up(&inner) => {}
     }
-    let (sender, healed) = tokio::sync::oneshot::channel();
-    inner.log.wal().healed(Box::new(move |result| drop(sender.send(result))));
-    if !matches!(healed.await, Ok(Ok(()))) {
-        tracing::error!("the log cannot note that it is whole again");
+    if let Err(error) = inner.log.healed().await {
+        tracing::error!(%error, "the log cannot note that it is whole again");
         return;
     }
     if let Err(error) = inner.data_dir.lift_quarantine() {

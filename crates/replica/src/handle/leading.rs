@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mvcc::{Caller, Command, LeaseExpire};
+use mvcc::{Caller, Command, LeaseCheckpoint, LeaseExpire, LeaseRemaining as LeaseCheckpointed};
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Inner, LeaseError};
 use crate::codec::{Answer, MembershipChange, Question};
-use crate::leases::{LeaseRemaining, ROUND_INTERVAL};
+use crate::leases::{LeaseRemaining, ROUND_INTERVAL, Renewed};
 use crate::membership::MembershipError;
 use crate::node_of;
 use crate::peers::AskError;
+use crate::propose::ProposeError;
 use crate::read_index::ReadError;
 
 /// Between two attempts to find a leader that answers.
@@ -67,13 +68,46 @@ impl Inner {
             ReadError::Timeout { .. } | ReadError::TooManyRequests => LeaseError::Timeout { waited: timeout },
         })?;
         let lease = match question {
-            Question::LeaseRenew { id } => self.leases.renew(*id).map(|renewed| {
-                renewed.map(|ttl_s| LeaseRemaining { granted_ttl_s: ttl_s, remaining_s: ttl_s })
-            }),
+            Question::LeaseRenew { id } => {
+                let renewed = self.leases.renew(*id).map_err(|_| LeaseError::NoLeader)?;
+                if renewed.is_some_and(|renewed| renewed.was_checkpointed) {
+                    self.void_checkpoint(*id).await?;
+                }
+                Ok(renewed
+                    .map(|Renewed { ttl_s, .. }| LeaseRemaining { granted_ttl_s: ttl_s, remaining_s: ttl_s }))
+            }
             Question::LeaseRemaining { id } => self.leases.remaining(*id),
-            Question::WhoAreYou | Question::Membership(_) => Ok(None),
+            Question::WhoAreYou | Question::Membership(_) | Question::HashKv { .. } => Ok(None),
         };
         lease.map_err(|_| LeaseError::NoLeader)
+    }
+
+    /// After this a new leader gives the lease its full time again.
+    async fn void_checkpoint(&self, id: i64) -> Result<(), LeaseError> {
+        let _in_order = self.leases.checkpointing.lock().await;
+        let leases = vec![LeaseCheckpointed { id, remaining_s: 0 }];
+        let command = Command::LeaseCheckpoint(LeaseCheckpoint { leases });
+        match self.propose_here(command).await {
+            Ok(_) => Ok(()),
+            Err(ProposeError::NoLeader) => Err(LeaseError::NoLeader),
+            Err(ProposeError::Stopped) => Err(LeaseError::Stopped),
+            Err(
+                ProposeError::OutcomeUnknown { .. }
+                | ProposeError::TooManyRequests
+                | ProposeError::TooLarge { .. },
+            ) => Err(LeaseError::Timeout { waited: self.config.request_timeout }),
+        }
+    }
+
+    async fn checkpoint_leases(&self) {
+        let _in_order = self.leases.checkpointing.lock().await;
+        let leases = self.leases.due_checkpoints();
+        if leases.is_empty() {
+            return;
+        }
+        if let Err(error) = self.propose_here(Command::LeaseCheckpoint(LeaseCheckpoint { leases })).await {
+            tracing::warn!(%error, "checkpoint leases");
+        }
     }
 
     pub(crate) async fn ask(
@@ -178,6 +212,9 @@ impl Inner {
             let leadership = *self.leadership.borrow();
             if leadership.leader != Some(self.identity.member_id) {
                 continue;
+            }
+            if self.config.lease_checkpoint_interval.is_some() {
+                self.checkpoint_leases().await;
             }
             let ids = self.leases.expired();
             if ids.is_empty() {

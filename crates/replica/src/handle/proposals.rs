@@ -52,6 +52,27 @@ impl Inner {
         result
     }
 
+    /// Only into this member's own log, while it leads: never handed to another leader.
+    pub(crate) async fn propose_here(&self, command: Command) -> Result<Applied, ProposeError> {
+        let id = self.waiters.next_id();
+        let proposal = Proposal { id, member: self.identity.member_id, caller: Caller::System, command };
+        let mut bytes = vec![codec::ENTRY_NORMAL];
+        proposal.encode(&mut bytes);
+        let started = Instant::now();
+        let _gone = Abandon { waiters: &self.waiters, id };
+        let receiver = self.waiters.register(id);
+        self.waiters.hand_over(id);
+        let responder = write_responder(id, Refused::Local(self.waiters.clone()));
+        if self.raft.client_write_ff(Payload(bytes.into()), Some(responder)).await.is_err() {
+            return Err(ProposeError::Stopped);
+        }
+        match tokio::time::timeout(self.config.request_timeout, receiver).await {
+            Ok(Ok(result)) => outcome(result, started.elapsed()).unwrap_or(Err(ProposeError::NoLeader)),
+            Ok(Err(_)) => Err(ProposeError::Stopped),
+            Err(_) => Err(ProposeError::OutcomeUnknown { waited: started.elapsed() }),
+        }
+    }
+
     pub(crate) async fn propose_encoded(
         &self,
         id: u64,

@@ -1,16 +1,20 @@
 //! Sockets between members: lazily connected channels out, accepted and optionally TLS-wrapped streams in.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use super::LinkError;
+use super::meter::Meter;
 use crate::config::PeerTls;
 use crate::surroundings::{Listener, Network, Stream};
 
@@ -22,9 +26,60 @@ const HANDSHAKES_MAX: usize = 64;
 pub(super) const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 pub(super) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 
-impl tonic::transport::server::Connected for Stream {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
+/// A connection whose bytes are counted.
+pub(super) struct Metered {
+    stream: Stream,
+    meter: Arc<Meter>,
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.meter.received(buffer.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.meter.sent(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
+        self.meter.sent(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl tonic::transport::server::Connected for Metered {
+    type ConnectInfo = Arc<Meter>;
+    fn connect_info(&self) -> Arc<Meter> {
+        self.meter.clone()
+    }
 }
 
 #[derive(Clone)]
@@ -54,6 +109,7 @@ pub(super) fn channel(
     urls: &[String],
     tls: Option<&PeerTls>,
     dead_after: Duration,
+    meter: Arc<Meter>,
 ) -> Result<Channel, LinkError> {
     let addresses = urls.iter().map(|url| address(url)).collect::<Result<Vec<_>, _>>()?;
     if addresses.is_empty() {
@@ -68,8 +124,8 @@ pub(super) fn channel(
     let connector = tower::service_fn(move |_: http::Uri| {
         let address = addresses[turn.fetch_add(1, Ordering::Relaxed) % addresses.len()].clone();
         let tls = tls.as_ref().map(|tls| tokio_rustls::TlsConnector::from((tls.client)()));
-        let network = network.clone();
-        async move { tokio::time::timeout(CONNECT_TIMEOUT, connect(&*network, address, tls)).await? }
+        let (network, meter) = (network.clone(), meter.clone());
+        async move { tokio::time::timeout(CONNECT_TIMEOUT, connect(&*network, address, tls, meter)).await? }
     });
     let dead_after = dead_after.max(Duration::from_secs(1));
     let endpoint = Endpoint::from_static("http://peer")
@@ -85,11 +141,17 @@ async fn connect(
     network: &dyn Network,
     address: Address,
     tls: Option<tokio_rustls::TlsConnector>,
-) -> io::Result<TokioIo<Stream>> {
+    meter: Arc<Meter>,
+) -> io::Result<TokioIo<Metered>> {
     let socket = network.connect(&address.host, address.port).await?;
-    let Some(tls) = tls.filter(|_| address.secure) else { return Ok(TokioIo::new(socket)) };
-    let name = rustls::pki_types::ServerName::try_from(address.host).map_err(io::Error::other)?;
-    Ok(TokioIo::new(Stream::new(tls.connect(name, socket).await?)))
+    let stream = match tls.filter(|_| address.secure) {
+        None => socket,
+        Some(tls) => {
+            let name = rustls::pki_types::ServerName::try_from(address.host).map_err(io::Error::other)?;
+            Stream::new(tls.connect(name, socket).await?)
+        }
+    };
+    Ok(TokioIo::new(Metered { stream, meter }))
 }
 
 /// Accepts until `shutdown`; a slow handshake holds up nobody else.
@@ -97,7 +159,7 @@ pub(super) fn accept(
     mut listener: Box<dyn Listener>,
     tls: Option<&PeerTls>,
     shutdown: CancellationToken,
-) -> impl futures_util::Stream<Item = io::Result<Stream>> + use<> {
+) -> impl futures_util::Stream<Item = io::Result<Metered>> + use<> {
     let tls = tls.cloned();
     let (sender, receiver) = mpsc::channel(HANDSHAKES_MAX);
     tokio::spawn(async move {
@@ -135,9 +197,10 @@ pub(super) fn accept(
     tokio_stream::wrappers::ReceiverStream::new(receiver)
 }
 
-async fn handshake(socket: Stream, tls: Option<tokio_rustls::TlsAcceptor>) -> io::Result<Stream> {
-    Ok(match tls {
+async fn handshake(socket: Stream, tls: Option<tokio_rustls::TlsAcceptor>) -> io::Result<Metered> {
+    let stream = match tls {
         None => socket,
         Some(tls) => Stream::new(tls.accept(socket).await?),
-    })
+    };
+    Ok(Metered { stream, meter: Arc::default() })
 }

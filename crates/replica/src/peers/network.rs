@@ -23,7 +23,7 @@ use wire::peerpb::Frame;
 
 use super::{Client, Link, LinkError, Peers, frame};
 use crate::codec;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, InFlight};
 use crate::raft_types::*;
 use crate::snapshot::{Export, SnapshotBody};
 use crate::state_file::StateView;
@@ -82,7 +82,7 @@ impl Connection {
     }
 
     fn failed(&self, status: &tonic::Status) -> RPCError<TypeConfig> {
-        self.network.peers.note(status);
+        self.network.peers.note(self.target, status);
         RPCError::Unreachable(Unreachable::from_string(format!("{:x}: {}", self.target, status.message())))
     }
 }
@@ -209,6 +209,11 @@ impl NetSnapshot<TypeConfig> for Connection {
             return Err(StreamingError::Closed(ReplicationClosed::new("the member stops")));
         };
         tracing::info!(to = format!("{:x}", self.target), meta = %snapshot.meta, "sending a snapshot");
+        let counters = self.network.peers.meters.of(self.target);
+        let begin = tokio::time::Instant::now();
+        let _sending = InFlight::begin(&self.network.counters.snapshots_being_sent);
+        // Taken back below when it arrives: every way out before is a failure.
+        counters.snapshot_send_failures.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = mpsc::channel(SNAPSHOT_FRAMES_AHEAD);
         let surroundings = self.network.surroundings.clone();
         let reader = tokio::spawn(async move { send_frames(&surroundings, view, vote, sender).await });
@@ -227,6 +232,9 @@ impl NetSnapshot<TypeConfig> for Connection {
         let mut payload = response.into_inner().payload;
         let vote = codec::take_vote(&mut payload).map_err(|error| unreachable(error.to_string()))?;
         self.network.counters.snapshots_sent.fetch_add(1, Ordering::Relaxed);
+        counters.snapshot_send_failures.fetch_sub(1, Ordering::Relaxed);
+        counters.snapshots_sent.fetch_add(1, Ordering::Relaxed);
+        self.network.counters.snapshot_send.observe(begin.elapsed());
         // Tools that follow etcd's log wait for these words.
         tracing::info!(to = format!("{:x}", self.target), "sent database snapshot");
         Ok(SnapshotResponse::new(vote))

@@ -14,14 +14,16 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::AppendEntriesResponse;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
 use wire::peerpb::Frame;
 use wire::peerpb::peer_server::{Peer, PeerServer};
 
+use super::meter::Meter;
 use super::{CLUSTER_KEY, FROM_KEY, REMOVED_TEXT, TO_KEY, connect, frame};
 use crate::codec::{self, Answer, CodecError, FRAME_SIZE_BYTES_MAX, Question};
 use crate::handle::Inner;
+use crate::metrics::InFlight;
+use crate::node_of;
 use crate::raft_types::*;
 use crate::snapshot::{Import, SnapshotBody};
 use crate::surroundings::Listener;
@@ -68,7 +70,8 @@ struct Service {
 
 impl Service {
     /// Checks who asks whom; answers the asking member's id.
-    fn check(&self, metadata: &MetadataMap) -> Result<u64, Status> {
+    fn check<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        let metadata = request.metadata();
         let id = |key: &str| {
             let text = metadata.get(key).and_then(|value| value.to_str().ok());
             text.and_then(|text| u64::from_str_radix(text, 16).ok())
@@ -81,19 +84,48 @@ impl Service {
         if id(TO_KEY)? != identity.member_id {
             return Err(Status::failed_precondition("this is another member"));
         }
-        id(FROM_KEY)
+        let from = id(FROM_KEY)?;
+        if let Some(meter) = request.extensions().get::<Arc<Meter>>()
+            && !meter.is_owned()
+            && node_of(&self.inner.raft, from).is_some()
+        {
+            meter.belongs_to(self.inner.peers.meters.of(from));
+        }
+        Ok(from)
+    }
+
+    /// Counts a message that makes no sense.
+    fn malformed(&self, from: u64, error: &CodecError) -> Status {
+        if node_of(&self.inner.raft, from).is_some() {
+            self.inner.peers.meters.of(from).received_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        Status::new(Code::InvalidArgument, error.to_string())
+    }
+
+    fn is_removed(&self, id: u64) -> bool {
+        self.inner.state.with_core(|core| core.position.removed.contains(&id))
     }
 
     /// Like `check`, for calls that a removed member must not make.
-    fn check_member(&self, metadata: &MetadataMap) -> Result<u64, Status> {
-        let from = self.check(metadata)?;
-        let removed = self.inner.state.with_core(|core| core.position.removed.contains(&from));
-        if removed { Err(Status::permission_denied(REMOVED_TEXT)) } else { Ok(from) }
+    fn check_member<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        let from = self.check(request)?;
+        if self.is_removed(from) { Err(Status::permission_denied(REMOVED_TEXT)) } else { Ok(from) }
     }
 
-    fn check_voter(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        self.check_member(metadata)?;
-        if self.inner.is_quarantined() { Err(Status::unavailable(QUARANTINED_TEXT)) } else { Ok(()) }
+    /// Like `check`, for what leaders send. A leader that was removed goes on for those who still follow it; nobody else
+    /// listens to it: members that `--force-new-cluster` left behind may well elect one of themselves.
+    fn check_leader<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        let from = self.check(request)?;
+        let followed = || self.inner.raft.metrics().borrow_watched().current_leader == Some(from);
+        if self.is_removed(from) && !followed() {
+            return Err(Status::permission_denied(REMOVED_TEXT));
+        }
+        Ok(from)
+    }
+
+    fn check_voter<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        let from = self.check_member(request)?;
+        if self.inner.is_quarantined() { Err(Status::unavailable(QUARANTINED_TEXT)) } else { Ok(from) }
     }
 
     /// Ends a stream with the member.
@@ -128,11 +160,14 @@ impl Service {
         true
     }
 
-    async fn answer(&self, question: Question, metadata: &MetadataMap) -> Result<Answer, Status> {
-        if question == Question::WhoAreYou {
+    async fn answer(&self, request: &Request<Frame>) -> Result<Answer, Status> {
+        // Whoever does not know the cluster yet asks only this; nothing else of a stranger is decoded.
+        if request.get_ref().payload == codec::to_bytes(&Question::WhoAreYou) {
             return Ok(self.inner.describe());
         }
-        self.check_member(metadata)?;
+        let from = self.check_member(request)?;
+        let question = codec::from_bytes(&request.get_ref().payload, "question")
+            .map_err(|error| self.malformed(from, &error))?;
         Ok(match question {
             Question::WhoAreYou => self.inner.describe(),
             question @ (Question::LeaseRenew { .. } | Question::LeaseRemaining { .. }) => {
@@ -142,16 +177,20 @@ impl Service {
                     Err(crate::LeaseError::Timeout { .. }) => Answer::TimedOut,
                 }
             }
+            Question::HashKv { revision } => match self.inner.state.hash_kv(revision).await {
+                Ok(hash) => Answer::HashKv {
+                    hash: hash.hash,
+                    compact_revision: hash.compact_revision,
+                    revision: self.inner.state.read(|store, _| store.revision()),
+                },
+                Err(error) => Answer::NoHash { reason: error.to_string() },
+            },
             Question::Membership(change) => match self.inner.change_members(&change).await {
                 Ok(index) => Answer::Changed { index },
                 Err(error) => Answer::Refused(error),
             },
         })
     }
-}
-
-fn malformed(error: CodecError) -> Status {
-    Status::new(Code::InvalidArgument, error.to_string())
 }
 
 fn stopped(error: impl std::fmt::Display) -> Status {
@@ -164,8 +203,9 @@ impl Peer for Service {
     type ForwardStream = Frames;
 
     async fn append(&self, request: Request<Streaming<Frame>>) -> Answered<Frames> {
-        self.check(request.metadata())?;
+        let from = self.check_leader(&request)?;
         let contact = self.inner.contact.clone();
+        let counters = self.inner.peers.meters.of(from);
         let requests = tokio_stream::StreamExt::map_while(
             request.into_inner(),
             move |message: Result<Frame, Status>| {
@@ -174,7 +214,8 @@ impl Peer for Service {
                 match decoded {
                     Some(Ok(request)) => Some(request),
                     Some(Err(error)) => {
-                        tracing::error!(%error, "append request");
+                        counters.received_failures.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(%error, from = format!("{from:x}"), "append request");
                         None
                     }
                     None => None,
@@ -189,8 +230,9 @@ impl Peer for Service {
     }
 
     async fn append_once(&self, request: Request<Frame>) -> Answered<Frame> {
-        self.check(request.metadata())?;
-        let rpc = codec::append_request(request.into_inner().payload).map_err(malformed)?;
+        let from = self.check_leader(&request)?;
+        let rpc = codec::append_request(request.into_inner().payload)
+            .map_err(|error| self.malformed(from, &error))?;
         self.inner.contact.touch();
         let prev = rpc.prev_log_id;
         let last = rpc.entries.last().map(|entry| entry.log_id).or(prev);
@@ -221,34 +263,42 @@ impl Peer for Service {
     }
 
     async fn vote(&self, request: Request<Frame>) -> Answered<Frame> {
-        self.check_voter(request.metadata())?;
-        let rpc = codec::vote_request(request.into_inner().payload).map_err(malformed)?;
+        let from = self.check_voter(&request)?;
+        let rpc = codec::vote_request(request.into_inner().payload)
+            .map_err(|error| self.malformed(from, &error))?;
         let response = self.inner.raft.vote(rpc).await.map_err(stopped)?;
         Ok(Response::new(frame(codec::vote_response_bytes(&response))))
     }
 
     async fn pre_vote(&self, request: Request<Frame>) -> Answered<Frame> {
-        self.check_voter(request.metadata())?;
-        let rpc = codec::vote_request(request.into_inner().payload).map_err(malformed)?;
+        let from = self.check_voter(&request)?;
+        let rpc = codec::vote_request(request.into_inner().payload)
+            .map_err(|error| self.malformed(from, &error))?;
         let response = self.inner.raft.pre_vote(rpc).await.map_err(stopped)?;
         Ok(Response::new(frame(codec::vote_response_bytes(&response))))
     }
 
     async fn transfer_leader(&self, request: Request<Frame>) -> Answered<Frame> {
-        self.check(request.metadata())?;
+        let from = self.check_leader(&request)?;
         if self.inner.is_quarantined() {
             return Err(Status::unavailable(QUARANTINED_TEXT));
         }
-        let rpc = codec::transfer_request(request.into_inner().payload).map_err(malformed)?;
+        let rpc = codec::transfer_request(request.into_inner().payload)
+            .map_err(|error| self.malformed(from, &error))?;
         let response = self.inner.raft.handle_transfer_leader(rpc).await.map_err(stopped)?;
         Ok(Response::new(frame(codec::transfer_response_bytes(&response))))
     }
 
     async fn snapshot(&self, request: Request<Streaming<Frame>>) -> Answered<Frame> {
-        self.check(request.metadata())?;
+        let from = self.check_leader(&request)?;
         let Ok(_one_at_a_time) = self.inner.incoming_snapshot.try_lock() else {
             return Err(Status::resource_exhausted("another snapshot is being received"));
         };
+        let peer = self.inner.peers.meters.of(from);
+        let begin = tokio::time::Instant::now();
+        let _receiving = InFlight::begin(&self.inner.counters.snapshots_being_received);
+        // Taken back below when all of it came: every way out before is a failure.
+        peer.snapshot_receive_failures.fetch_add(1, Ordering::Relaxed);
         let mut frames = request.into_inner();
         let config = &self.inner.config;
         let path = self.inner.data_dir.incoming_state_file();
@@ -278,6 +328,7 @@ impl Peer for Service {
         let limits = config.limits.clone();
         let finished = config.surroundings.blocking(move || import.finish(limits));
         let (vote, prepared) = finished.await.map_err(stopped)?.map_err(stopped)?;
+        self.inner.counters.snapshot_sync.observe(prepared.synced_in);
         let meta = SnapshotMeta {
             last_log_id: prepared.position.applied,
             last_membership: prepared.position.membership.clone(),
@@ -285,11 +336,14 @@ impl Peer for Service {
         let snapshot = Snapshot { meta, snapshot: SnapshotBody::Incoming(Box::new(prepared)) };
         let response = self.inner.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         self.inner.counters.snapshots_received.fetch_add(1, Ordering::Relaxed);
+        peer.snapshot_receive_failures.fetch_sub(1, Ordering::Relaxed);
+        peer.snapshots_received.fetch_add(1, Ordering::Relaxed);
+        self.inner.counters.snapshot_receive.observe(begin.elapsed());
         Ok(Response::new(frame(codec::vote_bytes(&response.vote))))
     }
 
     async fn forward(&self, request: Request<Streaming<Frame>>) -> Answered<Frames> {
-        self.check_member(request.metadata())?;
+        self.check_member(&request)?;
         let mut frames = request.into_inner();
         // Not bounded by itself: at most one refusal per proposal that its sender has in flight.
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -313,7 +367,7 @@ impl Peer for Service {
     }
 
     async fn read_index(&self, request: Request<Frame>) -> Answered<Frame> {
-        self.check(request.metadata())?;
+        self.check(&request)?;
         if self.inner.leadership.borrow().leader != Some(self.inner.identity.member_id) {
             return Err(Status::failed_precondition("not leader"));
         }
@@ -322,8 +376,7 @@ impl Peer for Service {
     }
 
     async fn ask(&self, request: Request<Frame>) -> Answered<Frame> {
-        let question = codec::from_bytes(&request.get_ref().payload, "question").map_err(malformed)?;
-        let answer = self.answer(question, request.metadata()).await?;
+        let answer = self.answer(&request).await?;
         Ok(Response::new(frame(codec::to_bytes(&answer))))
     }
 }

@@ -66,3 +66,35 @@ async fn a_new_leader_gives_every_lease_its_full_time_again() {
         .await;
     assert!(changed.elapsed() > Duration::from_millis(2_000), "expired early, after {:?}", changed.elapsed());
 }
+
+#[tokio::test]
+async fn with_checkpoints_a_new_leader_goes_on_from_what_was_left() {
+    let mut cluster = Cluster::start_with(3, |config| {
+        config.lease_checkpoint_interval = Some(Duration::from_secs(1));
+    })
+    .await;
+    let leader = cluster.leader().await;
+    grant(cluster.handle(leader), 7, 600).await;
+    grant(cluster.handle(leader), 8, 600).await;
+    let checkpoint =
+        |id| cluster.handle(leader).read(|store, _| store.lease(id).map_or(0, |lease| lease.remaining_s));
+    eventually("checkpoints", || (checkpoint(7) > 0 && checkpoint(8) > 0).then_some(())).await;
+    assert!(checkpoint(7) < 600);
+    // Renewed: nothing of the checkpoint is left once the client knows.
+    let handle = cluster.handle(leader);
+    assert_eq!(handle.lease_renew(8).await.unwrap(), Some(600));
+    let left = checkpoint(7);
+    // Every member knows it: whoever is elected begins with it, and not with full time.
+    eventually("the checkpoint on all members", || {
+        let known = |index| {
+            cluster.handle(index).read(|store, _| store.lease(7).map_or(0, |lease| lease.remaining_s))
+        };
+        (0..3).all(|index| (1..=left).contains(&known(index))).then_some(())
+    })
+    .await;
+    cluster.kill(leader).await;
+    let survivor = cluster.running()[0];
+    cluster.leader().await;
+    let after = cluster.handle(survivor).lease_remaining(7).await.unwrap().unwrap().remaining_s;
+    assert!(after <= left, "{after} of {left} s");
+}

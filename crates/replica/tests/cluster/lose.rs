@@ -92,7 +92,7 @@ async fn a_wiped_member_cannot_elect_a_leader_that_lacks_acknowledged_entries() 
 }
 
 /// Flips a byte in the middle of the newest log file that has entries.
-fn damage_log(data_dir: &std::path::Path, marker: &[u8]) {
+pub(crate) fn damage_log(data_dir: &std::path::Path, marker: &[u8]) {
     let mut files: Vec<_> =
         std::fs::read_dir(data_dir.join("member/wal")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();

@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod corruption;
+mod force;
 mod leases;
 mod load;
 mod lose;

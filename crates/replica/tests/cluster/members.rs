@@ -12,7 +12,7 @@ async fn publish_all(cluster: &Cluster) {
 }
 
 /// Starts a member that was added, the way its process would: it asks the cluster who it is.
-async fn join(cluster: &Cluster, port: u16, name: &str) -> Node {
+pub(crate) async fn join(cluster: &Cluster, port: u16, name: &str) -> Node {
     let known = cluster.config(0).advertise_peer_urls;
     let found =
         discover(&Surroundings::system().network, &known, None, Duration::from_secs(2)).await.unwrap();
