@@ -13,9 +13,10 @@ use std::{
     io::{Read, Seek, SeekFrom},
     path::Path,
     sync::{
-        LazyLock,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use sha2::{Digest, Sha256};
@@ -24,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use wire::etcdserverpb as pb;
 
-use crate::STORAGE_VERSION;
+use crate::{STORAGE_VERSION, context::Context};
 
 /// Bytes of the database in one message, as etcd has it.
 const BLOB_SIZE_BYTES: usize = 32 << 10;
@@ -38,12 +39,13 @@ static EXPORTS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(EXPORTS_MA
 pub(crate) type Blobs = ReceiverStream<Result<pb::SnapshotResponse, Status>>;
 
 /// The answer to `Snapshot`. The work goes on while the client reads, and ends when the client is gone.
-pub(crate) async fn stream(handle: &replica::Handle, data_dir: &Path) -> Result<Blobs, Status> {
+pub(crate) async fn stream(handle: &replica::Handle, context: Arc<Context>) -> Result<Blobs, Status> {
     let failed =
         |error: &dyn std::fmt::Display| Status::unavailable(format!("etcdserver: snapshot: {error}"));
     let slot = EXPORTS.acquire().await.map_err(|error| failed(&error))?;
+    let begin = Instant::now();
     let frozen = handle.frozen().await.map_err(|error| failed(&error))?;
-    let folder = data_dir.join("member");
+    let folder = context.config.data_dir.join("member");
     let (sender, receiver) = mpsc::channel(BLOBS_WAITING_MAX);
     tokio::task::spawn_blocking(move || {
         let _slot = slot;
@@ -54,9 +56,13 @@ pub(crate) async fn stream(handle: &replica::Handle, data_dir: &Path) -> Result<
         let sent = written.map_err(|error| error.to_string()).and_then(|(file, size_bytes)| {
             send(file, size_bytes, &sender).map_err(|error| error.to_string())
         });
-        if let Err(error) = sent {
-            tracing::warn!(%error, "a snapshot could not be made");
-            let _ = sender.blocking_send(Err(Status::unavailable(format!("etcdserver: snapshot: {error}"))));
+        match sent {
+            Ok(()) => context.metrics.backup.observe(begin.elapsed()),
+            Err(error) => {
+                tracing::warn!(%error, "a snapshot could not be made");
+                let answer = Status::unavailable(format!("etcdserver: snapshot: {error}"));
+                let _ = sender.blocking_send(Err(answer));
+            }
         }
     });
     Ok(ReceiverStream::new(receiver))

@@ -92,7 +92,9 @@ pub(crate) fn first_members(config: &Config) -> Bootstrap {
 /// the list of first members is often kept up to date by hand.
 fn check_cluster(config: &Config, stored: Identity, flags: Identity) -> Result<(), BootstrapError> {
     let other = stored.cluster_id != flags.cluster_id && stored.member_id != flags.member_id;
-    if !other || config.initial_cluster_state == ClusterState::Existing {
+    let not_asked =
+        config.initial_cluster_state == ClusterState::Existing || config.operations.force_new_cluster;
+    if !other || not_asked {
         return Ok(());
     }
     Err(BootstrapError::OtherCluster {

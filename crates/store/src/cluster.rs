@@ -100,6 +100,7 @@ impl Cluster for ClusterService {
         let allowed = self.admit_change(&request)?;
         let id = request.into_inner().id;
         let members = allowed.promote(id).await?;
+        self.context.metrics.learner_promotions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(Response::new(pb::MemberPromoteResponse {
             header: self.header(),
             members: convert::members(members),

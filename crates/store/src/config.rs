@@ -2,6 +2,8 @@
 //!
 //! Not here: the syntax of flags (flags.rs), ids of the first members (bootstrap.rs).
 
+mod operations;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
@@ -10,6 +12,8 @@ use crate::{
     tls::parse_suites,
     url::{Url, UrlError},
 };
+
+pub use operations::Operations;
 
 /// Answers to a quota of 0 and to a request limit that nobody set. Source: etcd server/etcdserver/quota.go, embed/config.go.
 pub(crate) const QUOTA_BYTES_DEFAULT: i64 = 2 * 1024 * 1024 * 1024;
@@ -105,7 +109,6 @@ pub struct Config {
     pub keepalive_interval: Option<Duration>,
     pub keepalive_timeout: Duration,
     pub watch_progress_interval: Duration,
-    pub compaction_batch_limit: usize,
     pub auto_compaction: AutoCompaction,
     pub learners_max: usize,
     pub strict_reconfig_check: bool,
@@ -127,6 +130,7 @@ pub struct Config {
     /// What the member reaches below its services: the system's, or a simulation's. The client port is always the
     /// system's; a simulation has none (`Store::routes`).
     pub surroundings: replica::Surroundings,
+    pub operations: Operations,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -176,6 +180,8 @@ pub enum ConfigError {
     CompactionMode(String),
     #[error("--{0} must not be empty")]
     Empty(&'static str),
+    #[error("setting enable-lease-checkpoint-persist requires enable-lease-checkpoint")]
+    PersistWithoutCheckpoint,
 }
 
 impl Config {
@@ -213,7 +219,6 @@ impl Config {
             keepalive_interval: Some(Duration::from_secs(2 * 3600)),
             keepalive_timeout: Duration::from_secs(20),
             watch_progress_interval: Duration::from_secs(600),
-            compaction_batch_limit: 1000,
             auto_compaction: AutoCompaction::Off,
             learners_max: 1,
             strict_reconfig_check: true,
@@ -226,6 +231,7 @@ impl Config {
             allowed_hosts: vec!["*".to_owned()],
             log_segment_size_bytes: 64 << 20,
             surroundings: replica::Surroundings::system(),
+            operations: Operations::default(),
         }
     }
 
@@ -255,6 +261,7 @@ impl Config {
         config.read_cluster(flags)?;
         config.read_security(flags)?;
         config.read_limits(flags)?;
+        config.operations = Operations::from_flags(flags)?;
         config.check()?;
         Ok(config)
     }
@@ -352,7 +359,6 @@ impl Config {
         self.keepalive_timeout = duration(flags, "grpc-keepalive-timeout")?;
         self.watch_progress_interval =
             duration(flags, "watch-progress-notify-interval")?.max(Duration::from_millis(100));
-        self.compaction_batch_limit = number::<usize>(flags, "compaction-batch-limit")?.max(1);
         self.auto_compaction = auto_compaction(flags)?;
         self.debug = flags.is_on("enable-pprof");
         self.metrics_extensive = match flags.value("metrics") {

@@ -9,7 +9,7 @@
 
 mod asked;
 
-use mvcc::{Caller, HashCursor, HashKv, Operation, RangeError, Records, Store, TokenDigest, TokenView};
+use mvcc::{Caller, Operation, Records, Store, TokenDigest, TokenView};
 use replica::{Handle, Identity, Leadership};
 use tokio::sync::watch;
 use tonic::Status;
@@ -20,9 +20,6 @@ pub(crate) use asked::{
 };
 
 use crate::status;
-
-/// Records that one visit to the store adds to a checksum.
-const HASH_ROWS: usize = 1024;
 
 /// Something that a caller can ask for, and what deciding about it needs to know.
 pub(crate) trait Ask {
@@ -118,27 +115,6 @@ impl Gate {
 
     pub(crate) fn compaction_pending(&self) -> bool {
         self.handle.read(|store, _| store.compaction_pending())
-    }
-}
-
-/// See `Authorized<Maintenance>::hash_kv`.
-pub(crate) async fn hash_kv(handle: &Handle, revision: i64) -> Result<HashKv, RangeError> {
-    let mut cursor = HashCursor::new(revision);
-    let mut begun_at = handle.read(|store, _| store.compact_revision());
-    loop {
-        let (step, compacted) = handle.read(|store, records| {
-            (store.hash_kv_step(records, &mut cursor, HASH_ROWS), store.compact_revision())
-        });
-        match step {
-            Ok(Some(hash)) => return Ok(hash),
-            Ok(None) => {}
-            Err(RangeError::Compacted) if compacted > begun_at => {
-                begun_at = compacted;
-                cursor = HashCursor::new(revision);
-            }
-            Err(error) => return Err(error),
-        }
-        tokio::task::yield_now().await;
     }
 }
 

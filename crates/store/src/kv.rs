@@ -3,10 +3,14 @@
 //! Invariants: a linearizable read passes the barrier before it looks (`catch_up`); a long read is taken in pieces at one pinned
 //! revision, so it holds up neither writes nor other reads.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use futures_util::{Stream, stream};
-use mvcc::{Command, Compact, RangeError, RangeQuery, RangeReply, Reply};
+use mvcc::{Command, Compact, KeyValue, RangeError, RangeQuery, RangeReply, Reply};
 use tonic::{Request, Response, Status};
 use wire::etcdserverpb::{self as pb, kv_server::Kv};
 
@@ -20,6 +24,13 @@ use crate::{
 /// How much one visit to the store may take: rows looked at and bytes copied.
 const CHUNK_ROWS_MAX: usize = 2000;
 const CHUNK_SIZE_BYTES: usize = 1024 * 1024;
+/// How often a read of the latest state is begun again because a compaction came between.
+const READ_ATTEMPTS_MAX: usize = 3;
+/// More rows than these are sorted on another thread.
+const SORTED_HERE_ROWS_MAX: usize = 10_000;
+/// No unary answer is longer, as in etcd: a read that would be is refused as soon as that is known. Source: etcd
+/// server/etcdserver/api/v3rpc/grpc.go `maxSendBytes`.
+const ANSWER_SIZE_BYTES_MAX: usize = i32::MAX as usize;
 /// Keys in the first piece of a stream. Source: etcd 3.7 `RangeStream`.
 const STREAM_ROWS_FIRST: usize = 10;
 /// How often a caller of a physical compaction looks whether it is done.
@@ -41,7 +52,8 @@ impl Kv for KvService {
         let caller = self.context.admit(&request, learner)?;
         let asked = convert::range(request.into_inner())?;
         self.context.catch_up(asked.freshness).await?;
-        let reply = read(&self.context.gate.authorize(&caller, asked.query)?).await?;
+        self.context.metrics.ranges.fetch_add(1, Relaxed);
+        let reply = read(&self.context, &self.context.gate.authorize(&caller, asked.query)?).await?;
         Ok(Response::new(convert::range_response(self.context.header(reply.revision), reply)))
     }
 
@@ -59,6 +71,7 @@ impl Kv for KvService {
             return Err(Status::unimplemented("RangeStream does not support revision filters"));
         }
         self.context.catch_up(freshness).await?;
+        self.context.metrics.ranges.fetch_add(1, Relaxed);
         Ok(Response::new(self.pieces(self.context.gate.authorize(&caller, query)?)))
     }
 
@@ -121,23 +134,43 @@ impl Kv for KvService {
     }
 }
 
-/// Answers a read as one reply. Sorted and filtered reads need all keys at once; others go in pieces.
-async fn read(asked: &Authorized<RangeQuery>) -> Result<RangeReply, Status> {
-    let query = asked.query();
-    if query.sort.is_some() || query.is_filtered() || query.count_only {
-        return asked.range();
+/// Answers a read as one reply, taken in pieces.
+async fn read(context: &Context, asked: &Authorized<RangeQuery>) -> Result<RangeReply, Status> {
+    for _ in 0..READ_ATTEMPTS_MAX {
+        match read_in_pieces(context, asked).await {
+            // The history under a read of the latest state was dropped meanwhile: the state is another now.
+            Err(PieceError::Range(RangeError::Compacted)) if asked.query().revision <= 0 => {}
+            result => return Ok(result?),
+        }
     }
+    asked.range()
+}
+
+async fn read_in_pieces(context: &Context, asked: &Authorized<RangeQuery>) -> Result<RangeReply, PieceError> {
     let mut cursor = asked.cursor();
     let (kvs, revision) = asked.piece(&mut cursor, CHUNK_ROWS_MAX, CHUNK_SIZE_BYTES)?;
+    let mut size_bytes: usize = kvs.iter().map(KeyValue::size_bytes).sum();
     let mut reply = RangeReply { kvs, more: false, count: 0, revision };
     while !cursor.is_done() {
-        tokio::task::yield_now().await;
-        match asked.piece(&mut cursor, CHUNK_ROWS_MAX, CHUNK_SIZE_BYTES) {
-            Ok((kvs, _)) => reply.kvs.extend(kvs),
-            // The history under a read of the latest state was dropped meanwhile: take it in one go instead.
-            Err(PieceError::Range(RangeError::Compacted)) if query.revision <= 0 => return asked.range(),
-            Err(error) => return Err(error.into()),
+        if cursor.unsorted() > SORTED_HERE_ROWS_MAX {
+            // Off this thread: heartbeats run on it.
+            let sorting = context.config.surroundings.blocking(move || {
+                cursor.arrange();
+                cursor
+            });
+            cursor = sorting.await.map_err(|error| Status::internal(error.to_string()))?;
+        } else {
+            cursor.arrange();
         }
+        tokio::task::yield_now().await;
+        let (kvs, _) = asked.piece(&mut cursor, CHUNK_ROWS_MAX, CHUNK_SIZE_BYTES)?;
+        size_bytes += kvs.iter().map(KeyValue::size_bytes).sum::<usize>();
+        if size_bytes > ANSWER_SIZE_BYTES_MAX {
+            return Err(PieceError::Refused(Status::resource_exhausted(format!(
+                "trying to send message larger than max ({size_bytes} vs. {ANSWER_SIZE_BYTES_MAX})"
+            ))));
+        }
+        reply.kvs.extend(kvs);
     }
     reply.more = cursor.more();
     reply.count = cursor.count();

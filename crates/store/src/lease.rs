@@ -3,7 +3,7 @@
 //! Invariants: a keep-alive's header is made before the renewal, so its revision never runs ahead of the lease's
 //! state; an unknown lease is no error there but a TTL of 0.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use mvcc::{Caller, Command, LeaseGrant, LeaseRevoke, Reply};
 use tokio::sync::mpsc;
@@ -130,6 +130,9 @@ async fn keep_alive(
     while let Some(pb::LeaseKeepAliveRequest { id }) = requests.message().await? {
         let header = Some(context.header_now());
         let ttl = context.gate.authorize(caller, LeaseKeepAlive { id })?.renew().await?.unwrap_or(0);
+        if ttl > 0 {
+            context.metrics.leases_renewed.fetch_add(1, Relaxed);
+        }
         if answers.send(Ok(pb::LeaseKeepAliveResponse { header, id, ttl })).await.is_err() {
             break;
         }

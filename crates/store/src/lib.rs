@@ -37,7 +37,8 @@ mod watch;
 pub use auth::jwt::{Jwt, JwtError};
 pub use bootstrap::BootstrapError;
 pub use config::{
-    AutoCompaction, ClusterState, Config, ConfigError, SocketOptions, TlsFiles, TlsRules, TlsVersions,
+    AutoCompaction, ClusterState, Config, ConfigError, Operations, SocketOptions, TlsFiles, TlsRules,
+    TlsVersions,
 };
 pub use flags::{FlagError, Flags};
 pub use member::{RunError, StartError, Store, start};

@@ -110,7 +110,9 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         let allowed = self.admit_maintenance(&request, Learner::Refuses)?;
+        let begin = std::time::Instant::now();
         allowed.replica().flush().await.map_err(|error| Status::unknown(error.to_string()))?;
+        self.context.metrics.defragment.observe(begin.elapsed());
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
@@ -140,7 +142,7 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<SnapshotStream>, Status> {
         let allowed = self.admit_maintenance(&request, Learner::Serves)?;
-        let blobs = backup::stream(allowed.replica(), &self.context.config.data_dir).await?;
+        let blobs = backup::stream(allowed.replica(), self.context.clone()).await?;
         Ok(Response::new(Box::pin(blobs)))
     }
 

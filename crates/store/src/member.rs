@@ -96,6 +96,7 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<St
     replica.wal_segment_size_bytes = config.log_segment_size_bytes;
     replica.surroundings = config.surroundings.clone();
     replica.strict_reconfig_check = config.strict_reconfig_check;
+    config.operations.apply_to(&mut replica);
     // The replica outlives `shutdown` until the requests under way have ended.
     let handle = replica::start(replica, CancellationToken::new()).await?;
 

@@ -14,12 +14,22 @@ use std::{
 };
 
 use prost_reflect::DescriptorPool;
+use replica::Histogram;
 use tonic::Code;
 
 pub(crate) use text::render;
 
 /// Number of gRPC codes.
 const CODES: usize = 17;
+
+/// Upper bounds of durations in seconds: those of Prometheus' libraries, and of etcd server/storage/backend/metrics.go.
+const HANDLING_BUCKETS_S: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const DEFRAGMENT_BUCKETS_S: [f64; 13] =
+    [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6];
+const BACKUP_BUCKETS_S: [f64; 17] = [
+    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68,
+    655.36,
+];
 
 /// All messages and services by descriptor. `None` never happens: the bytes come from this build.
 pub(crate) static POOL: LazyLock<Option<DescriptorPool>> =
@@ -46,19 +56,17 @@ impl Method {
 }
 
 /// Counters of one method.
-#[derive(Debug)]
 pub(crate) struct MethodCounters {
     pub method: Method,
     pub started: AtomicU64,
     pub handled: [AtomicU64; CODES],
-    pub handling_us: AtomicU64,
+    pub handling: Histogram,
 }
 
 impl MethodCounters {
     pub(crate) fn finished(&self, code: Code, begin: Instant) {
         self.handled[code as usize].fetch_add(1, Relaxed);
-        let elapsed_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.handling_us.fetch_add(elapsed_us, Relaxed);
+        self.handling.observe(begin.elapsed());
     }
 }
 
@@ -70,6 +78,11 @@ pub(crate) struct Metrics {
     pub sent_bytes: Arc<AtomicU64>,
     pub health_success: AtomicU64,
     pub health_failures: AtomicU64,
+    pub ranges: AtomicU64,
+    pub leases_renewed: AtomicU64,
+    pub learner_promotions: AtomicU64,
+    pub backup: Histogram,
+    pub defragment: Histogram,
 }
 
 impl Default for Metrics {
@@ -93,7 +106,7 @@ impl Default for Metrics {
                 method,
                 started: AtomicU64::new(0),
                 handled,
-                handling_us: AtomicU64::new(0),
+                handling: Histogram::new(&HANDLING_BUCKETS_S),
             };
             (path, Arc::new(counters))
         });
@@ -103,6 +116,11 @@ impl Default for Metrics {
             sent_bytes: Arc::default(),
             health_success: AtomicU64::new(0),
             health_failures: AtomicU64::new(0),
+            ranges: AtomicU64::new(0),
+            leases_renewed: AtomicU64::new(0),
+            learner_promotions: AtomicU64::new(0),
+            backup: Histogram::new(&BACKUP_BUCKETS_S),
+            defragment: Histogram::new(&DEFRAGMENT_BUCKETS_S),
         }
     }
 }

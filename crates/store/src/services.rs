@@ -4,16 +4,18 @@
 //! service itself. Not here: sockets (serve.rs).
 
 use std::{
+    convert::Infallible,
+    marker::PhantomData,
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll, ready},
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body::Frame;
-use tonic::{Code, Status, body::Body, service::Routes};
+use tonic::{Code, Status, body::Body, server::NamedService, service::Routes};
 use tower::Service as _;
 use wire::{
     etcdserverpb::{
@@ -26,9 +28,18 @@ use wire::{
 };
 
 use crate::{
-    auth::AuthService, cluster::ClusterService, config::MESSAGE_OVERHEAD_BYTES, context::Context,
-    election::ElectionService, health::HealthService, kv::KvService, lease::LeaseService, lock::LockService,
-    maintenance::MaintenanceService, metrics::MethodCounters, watch::WatchService,
+    auth::AuthService,
+    cluster::ClusterService,
+    config::MESSAGE_OVERHEAD_BYTES,
+    context::Context,
+    election::ElectionService,
+    health::HealthService,
+    kv::KvService,
+    lease::LeaseService,
+    lock::LockService,
+    maintenance::MaintenanceService,
+    metrics::{Method, MethodCounters},
+    watch::WatchService,
 };
 
 /// Beginning of the text with which the codec refuses a message that is too long.
@@ -74,20 +85,24 @@ impl Services {
         }
     }
 
-    /// The same services for calls inside the process.
+    /// The same services for calls inside the process, which are counted like all others.
     pub(crate) fn routes(&self) -> Routes {
         let mut builder = Routes::builder();
         builder
-            .add_service(self.kv.clone())
-            .add_service(self.watch.clone())
-            .add_service(self.lease.clone())
-            .add_service(self.cluster.clone())
-            .add_service(self.maintenance.clone())
-            .add_service(self.auth.clone())
-            .add_service(self.lock.clone())
-            .add_service(self.election.clone())
-            .add_service(self.health.clone());
+            .add_service(self.local(&self.kv))
+            .add_service(self.local(&self.watch))
+            .add_service(self.local(&self.lease))
+            .add_service(self.local(&self.cluster))
+            .add_service(self.local(&self.maintenance))
+            .add_service(self.local(&self.auth))
+            .add_service(self.local(&self.lock))
+            .add_service(self.local(&self.election))
+            .add_service(self.local(&self.health));
         builder.routes()
+    }
+
+    fn local<S>(&self, _named: &S) -> Local<S> {
+        Local { services: self.clone(), named: PhantomData }
     }
 
     /// Answers one gRPC request, and counts it.
@@ -96,7 +111,7 @@ impl Services {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
     {
-        let begin = Instant::now();
+        let (begin, begin_time) = (Instant::now(), SystemTime::now());
         let counters = self.context.metrics.started(request.uri().path()).cloned();
         self.context.hear_of(request.headers()).await;
         let mut response = self.dispatch(request).await;
@@ -108,6 +123,7 @@ impl Services {
             response = Status::resource_exhausted(text).into_http();
         }
         let Some(counters) = counters else { return response };
+        self.warn_if_slow(&counters.method, begin, begin_time);
         if let Some(status) = refused {
             counters.finished(status.code(), begin);
         } else if counters.method.server_stream {
@@ -116,6 +132,21 @@ impl Services {
             counters.finished(Code::Ok, begin);
         }
         response
+    }
+
+    /// etcd's line about a slow request. What was asked is in nobody's hands any more; the path tells its kind.
+    fn warn_if_slow(&self, method: &Method, begin: Instant, begin_time: SystemTime) {
+        let spent = begin.elapsed();
+        let is_slow = spent > self.context.config.operations.warning_unary_request_duration;
+        if is_slow && !method.client_stream && !method.server_stream {
+            let start_s = begin_time.duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
+            tracing::warn!(
+                "start time" = start_s,
+                "time spent" = ?spent,
+                "response type" = format!("/{}/{}", method.service, method.name),
+                "request stats"
+            );
+        }
     }
 
     async fn dispatch<B>(&self, request: Request<B>) -> Response<Body>
@@ -138,7 +169,38 @@ impl Services {
             Some(other) => Ok(Status::unimplemented(format!("unknown service {other}")).into_http()),
             None => Ok(Status::unimplemented("malformed method name").into_http()),
         };
-        answer.unwrap_or_else(|never: std::convert::Infallible| match never {})
+        answer.unwrap_or_else(|never: Infallible| match never {})
+    }
+}
+
+/// All services under the name of one of them.
+struct Local<S> {
+    services: Services,
+    named: PhantomData<fn() -> S>,
+}
+
+impl<S> Clone for Local<S> {
+    fn clone(&self) -> Local<S> {
+        Local { services: self.services.clone(), named: PhantomData }
+    }
+}
+
+impl<S: NamedService> NamedService for Local<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> tower::Service<Request<Body>> for Local<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let services = self.services.clone();
+        Box::pin(async move { Ok(services.call(request).await) })
     }
 }
 

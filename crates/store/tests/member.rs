@@ -326,12 +326,15 @@ async fn a_client_goes_on_to_the_endpoint_that_answers() {
 }
 
 #[tokio::test]
-async fn calls_inside_the_process_need_no_socket() {
+async fn calls_inside_the_process_need_no_socket_and_are_counted() {
     let member = Member::start().await;
     let client = wire::Client::new(wire::Transport::local(member.store().routes()));
     client.kv.clone().put(pb::PutRequest { key: "a".into(), ..Default::default() }).await.unwrap();
     let status = client.maintenance.clone().status(pb::StatusRequest {}).await.unwrap().into_inner();
     assert_eq!(status.version, store::VERSION);
     assert!(member.get("a").await.is_some());
+    let page = http::metrics(&member).await;
+    let put = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1";
+    assert!(page.lines().any(|line| line == put), "{page}");
     member.stop().await;
 }

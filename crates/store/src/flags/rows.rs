@@ -17,9 +17,9 @@ rows! {
     // The member.
     Value Honoured "name" "default" "Human-readable name of this member.";
     Value Honoured "data-dir" "" "Data directory; ${name}.etcd if empty.";
-    Value Missing "wal-dir" "" "A directory of its own for the log.";
+    Value Honoured "wal-dir" "" "A directory of its own for the log.";
     Value Honoured "snapshot-count" "100000" "Log entries kept behind the durable state for members that lag.";
-    Value Ignored "snapshot-catchup-entries" "5000" "Entries kept after a snapshot for slow followers.";
+    Value Honoured "snapshot-catchup-entries" "5000" "Log entries kept however large the log is.";
     Value Honoured "heartbeat-interval" "100" "Milliseconds between heartbeats.";
     Value Honoured "election-timeout" "1000" "Milliseconds without a heartbeat until an election.";
     Switch Ignored "initial-election-tick-advance" "true" "Shorten the first election at boot.";
@@ -58,11 +58,11 @@ rows! {
     Switch Honoured "pre-vote" "true" "Ask before an election whether it could be won.";
     Value Honoured "auto-compaction-retention" "0" "How much history automatic compaction keeps; 0 means no compaction.";
     Value Honoured "auto-compaction-mode" "periodic" "periodic (a duration) or revision (a count).";
-    Switch Missing "force-new-cluster" "false" "Start a cluster of one from this member's data.";
+    Switch Honoured "force-new-cluster" "false" "Start a cluster of one from this member's data.";
     Switch Ignored "enable-v2" "false" "The v2 API.";
     Value Ignored "v2-deprecation" "not-yet" "Phase of the v2 API's end.";
     Value Honoured "max-learners" "1" "Most learners at a time.";
-    Value Ignored "feature-gates" "" "Switches of experimental features.";
+    Value Honoured "feature-gates" "" "Switches of experimental features: Name=true,Other=false.";
 
     // Security.
     Value Honoured "cert-file" "" "Certificate shown to clients.";
@@ -109,8 +109,8 @@ rows! {
     Value Ignored "distributed-tracing-service-name" "etcd" "Name in traces.";
     Value Ignored "distributed-tracing-instance-id" "" "Instance in traces.";
     Value Ignored "distributed-tracing-sampling-rate" "0" "Traces per million.";
-    Value Ignored "warning-apply-duration" "100ms" "Slow applies are logged.";
-    Value Ignored "warning-unary-request-duration" "300ms" "Slow requests are logged.";
+    Value Honoured "warning-apply-duration" "100ms" "Slow applies are logged.";
+    Value Honoured "warning-unary-request-duration" "300ms" "Slow requests are logged.";
 
     // The v2 proxy of etcd 3.4 and 3.5.
     Value Missing "proxy" "off" "The v2 proxy.";
@@ -121,14 +121,14 @@ rows! {
     Value Ignored "proxy-read-timeout" "0" "";
 
     // Formerly experimental.
-    Switch Ignored "initial-corrupt-check" "false" "Compare with peers before serving.";
-    Value Ignored "corrupt-check-time" "0s" "Time between comparisons with peers.";
-    Switch Ignored "compact-hash-check-enabled" "false" "Compare hashes after compactions.";
-    Value Ignored "compact-hash-check-time" "1m" "Time between those comparisons.";
-    Switch Ignored "enable-lease-checkpoint" "false" "Remember remaining lease times over leader changes.";
-    Switch Ignored "enable-lease-checkpoint-persist" "false" "Keep those on disk.";
+    Switch Honoured "initial-corrupt-check" "false" "Compare with peers before serving.";
+    Value Honoured "corrupt-check-time" "0s" "Time between comparisons with peers.";
+    Switch Honoured "compact-hash-check-enabled" "false" "Compare hashes after compactions.";
+    Value Honoured "compact-hash-check-time" "1m" "Time between those comparisons.";
+    Switch Honoured "enable-lease-checkpoint" "false" "Remember remaining lease times over leader changes.";
+    Switch Honoured "enable-lease-checkpoint-persist" "false" "Keep those on disk (they always are).";
     Value Honoured "compaction-batch-limit" "1000" "Revisions removed in one step of a compaction.";
-    Value Ignored "compaction-sleep-interval" "10ms" "Pause between those steps.";
+    Value Honoured "compaction-sleep-interval" "10ms" "Pause between those steps.";
     Value Honoured "watch-progress-notify-interval" "10m" "Time between progress answers to idle watches.";
     Value Ignored "downgrade-check-time" "5s" "";
     Switch Ignored "memory-mlock" "false" "";

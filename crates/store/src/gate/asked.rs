@@ -89,19 +89,6 @@ impl Authorized<Command> {
 
     /// Refuses growth beyond the quota, and tells the whole cluster that this member is full.
     async fn check_space(&self) -> Result<(), Status> {
-        match &self.asked {
-            Command::Put(_) | Command::Txn(_) | Command::LeaseGrant(_) => {}
-            Command::Noop
-            | Command::DeleteRange(_)
-            | Command::Compact(_)
-            | Command::LeaseRevoke(_)
-            | Command::LeaseExpire(_)
-            | Command::LeaseCheckpoint(_)
-            | Command::Alarm(_)
-            | Command::Auth(_)
-            | Command::MemberAttributes(_)
-            | Command::ClusterVersion(_) => return Ok(()),
-        }
         if self.handle.read(|store, _| store.has_space_for(&self.asked)) {
             return Ok(());
         }
@@ -119,6 +106,12 @@ impl Authorized<Command> {
 pub(crate) enum PieceError {
     Refused(Status),
     Range(RangeError),
+}
+
+impl From<Status> for PieceError {
+    fn from(status: Status) -> PieceError {
+        PieceError::Refused(status)
+    }
 }
 
 impl From<PieceError> for Status {
@@ -313,7 +306,7 @@ impl Authorized<Maintenance> {
     /// The checksum of all records up to a revision (0: the current one), taken in steps, so that a big store goes on
     /// meanwhile. A compaction in between makes it begin again.
     pub(crate) async fn hash_kv(&self, revision: i64) -> Result<HashKv, Status> {
-        super::hash_kv(&self.handle, revision).await.map_err(status::range)
+        self.handle.hash_kv(revision).await.map_err(status::range)
     }
 
     pub(crate) fn replica(&self) -> &Handle {

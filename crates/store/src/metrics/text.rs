@@ -6,6 +6,7 @@ use std::{
 };
 
 use mvcc::AlarmKind;
+use replica::{Durations, PeerMetrics};
 use tonic::Code;
 
 use super::CODES;
@@ -51,12 +52,23 @@ impl Page {
         self.sample(name, "", value);
     }
 
-    /// Sum and count of durations whose distribution is not kept: one bucket holds all.
-    fn durations(&mut self, name: &str, help: &str, count: u64, sum_s: f64) {
+    fn histogram(&mut self, name: &str, help: &str, durations: &Durations) {
         self.family(name, "histogram", help);
-        self.sample(&format!("{name}_bucket"), "le=\"+Inf\"", count);
-        self.sample(&format!("{name}_sum"), "", sum_s);
-        self.sample(&format!("{name}_count"), "", count);
+        self.buckets(name, "", durations);
+    }
+
+    /// One series of a histogram.
+    fn buckets(&mut self, name: &str, labels: &str, durations: &Durations) {
+        let separator = if labels.is_empty() { "" } else { "," };
+        let mut below = 0;
+        for (bound, count) in durations.bounds_s.iter().zip(&durations.counts) {
+            below += count;
+            self.sample(&format!("{name}_bucket"), &format!("{labels}{separator}le=\"{bound}\""), below);
+        }
+        let count = durations.count();
+        self.sample(&format!("{name}_bucket"), &format!("{labels}{separator}le=\"+Inf\""), count);
+        self.sample(&format!("{name}_sum"), labels, durations.sum_s);
+        self.sample(&format!("{name}_count"), labels, count);
     }
 }
 
@@ -91,7 +103,22 @@ fn server(page: &mut Page, own: &Own) {
         "Health checks that failed.",
         load(&own.context.metrics.health_failures),
     );
+    let name = "binnacle_corruption_checks_total";
+    page.family(name, "counter", "Comparisons with the other members; incomplete ones say nothing.");
+    page.sample(name, "result=\"passed\"", metrics.corruption_checks_passed);
+    page.sample(name, "result=\"failed\"", metrics.corruption_checks_failed);
+    page.sample(name, "result=\"incomplete\"", metrics.corruption_checks_incomplete);
     page.gauge("etcd_server_quota_backend_bytes", "Quota in bytes; 0 is none.", quota);
+    page.family("etcd_cluster_version", "gauge", "Version of the cluster by label.");
+    page.sample("etcd_cluster_version", &format!("cluster_version=\"{}\"", crate::CLUSTER_VERSION), 1);
+    let (auth_revision, learner_promotions) =
+        (own.handle.read(|store, _| store.auth_revision()), load(&own.context.metrics.learner_promotions));
+    page.gauge("etcd_debugging_auth_revision", "Revision of users and roles.", auth_revision);
+    page.counter(
+        "etcd_server_learner_promote_successes",
+        "Learners promoted through this member.",
+        learner_promotions,
+    );
     page.family("etcd_server_version", "gauge", "Version by label.");
     page.sample("etcd_server_version", &format!("server_version=\"{VERSION}\""), 1);
     page.family("etcd_server_id", "gauge", "Member id by label.");
@@ -114,28 +141,40 @@ fn server(page: &mut Page, own: &Own) {
 fn log(page: &mut Page, own: &Own) {
     let metrics = own.handle.metrics();
     let wal = &metrics.wal;
-    let name = "etcd_disk_wal_fsync_duration_seconds";
-    page.family(name, "histogram", "Durations of the log's syncs.");
-    let mut below = 0;
-    for (bound, count) in replica::FSYNC_BUCKETS_S.iter().zip(&wal.fsync_buckets) {
-        below += count;
-        page.sample(&format!("{name}_bucket"), &format!("le=\"{bound}\""), below);
-    }
-    page.sample(&format!("{name}_bucket"), "le=\"+Inf\"", wal.fsync_count);
-    page.sample(&format!("{name}_sum"), "", wal.fsync_sum_s);
-    page.sample(&format!("{name}_count"), "", wal.fsync_count);
+    let fsync = Durations {
+        bounds_s: &replica::FSYNC_BUCKETS_S,
+        counts: wal.fsync_buckets.to_vec(),
+        sum_s: wal.fsync_sum_s,
+    };
+    page.histogram("etcd_disk_wal_fsync_duration_seconds", "Durations of the log's syncs.", &fsync);
     page.gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the log.", wal.written_bytes);
-    let commit_s = seconds(metrics.state_commit_us_total);
     let help = "Durations of the state file's commits.";
-    page.durations("etcd_disk_backend_commit_duration_seconds", help, metrics.state_commits, commit_s);
-    let durable_s = seconds(metrics.state_durable_commit_us_total);
+    page.histogram("etcd_disk_backend_commit_duration_seconds", help, &metrics.state_commit);
     let help = "Durations of the state file's synced commits.";
-    page.durations(
-        "binnacle_state_durable_commit_duration_seconds",
-        help,
-        metrics.state_durable_commits,
-        durable_s,
+    page.histogram("binnacle_state_durable_commit_duration_seconds", help, &metrics.state_durable_commit);
+    let own_counts = &own.context.metrics;
+    let help = "Durations of backups.";
+    page.histogram("etcd_disk_backend_snapshot_duration_seconds", help, &own_counts.backup.durations());
+    let help = "Durations of defragmentations.";
+    page.histogram("etcd_disk_backend_defrag_duration_seconds", help, &own_counts.defragment.durations());
+    page.gauge("etcd_disk_defrag_inflight", "Whether a defragmentation is under way: it takes no time.", 0);
+    let help = "Durations until a received state was durable.";
+    page.histogram("etcd_snap_db_fsync_duration_seconds", help, &metrics.snapshot_sync);
+    page.histogram("etcd_snap_fsync_duration_seconds", help, &metrics.snapshot_sync);
+    let help = "Durations of receiving a state and making it this member's own.";
+    page.histogram("etcd_snap_db_save_total_duration_seconds", help, &metrics.snapshot_receive);
+    page.histogram("etcd_debugging_snap_save_total_duration_seconds", help, &metrics.snapshot_receive);
+    page.counter(
+        "binnacle_state_damage_found_total",
+        "Places of the state file whose checksum was wrong.",
+        metrics.state_damage_found,
     );
+    page.counter(
+        "binnacle_scrub_passes_total",
+        "Times the state file was read through.",
+        metrics.scrub_passes,
+    );
+    page.counter("binnacle_scrub_bytes_total", "Bytes that the scrubber read.", metrics.scrub_size_bytes);
     page.gauge(
         "binnacle_state_unflushed_bytes",
         "State that is in memory and in the log only.",
@@ -155,12 +194,99 @@ fn state(page: &mut Page, own: &Own) {
     page.gauge("etcd_debugging_mvcc_current_revision", "Current revision.", revision);
     page.gauge("etcd_debugging_mvcc_compact_revision", "Revision of the last compaction.", compacted);
     page.gauge("etcd_debugging_store_watchers", "Watches.", own.context.hub.watch_count());
+    page.gauge("etcd_debugging_mvcc_watcher_total", "Watches.", own.context.hub.watch_count());
+    let applied = own.handle.metrics().applied;
+    let counts = &own.context.metrics;
+    // Each under the name that it has had since etcd 3.5, and under the one before.
+    for (what, help, count) in [
+        ("put", "Puts applied.", applied.puts),
+        ("delete", "Deletions applied.", applied.deletions),
+        ("txn", "Transactions applied.", applied.transactions),
+        ("range", "Ranges read.", load(&counts.ranges)),
+    ] {
+        page.counter(&format!("etcd_mvcc_{what}_total"), help, count);
+        page.counter(&format!("etcd_debugging_mvcc_{what}_total"), help, count);
+    }
+    page.counter("etcd_debugging_lease_granted_total", "Leases granted.", applied.leases_granted);
+    page.counter("etcd_debugging_lease_revoked_total", "Leases revoked.", applied.leases_revoked);
+    page.counter(
+        "etcd_debugging_lease_renewed_total",
+        "Leases renewed by this member.",
+        load(&counts.leases_renewed),
+    );
+    page.counter("etcd_server_lease_expired_total", "Leases whose time was over.", applied.leases_expired);
+    page.counter(
+        "etcd_debugging_server_lease_expired_total",
+        "Leases whose time was over.",
+        applied.leases_expired,
+    );
+    page.counter("etcd_server_slow_apply_total", "Applies that took too long.", applied.slow);
 }
 
 fn network(page: &mut Page, own: &Own) {
     let (sent, received) = (load(&own.context.metrics.sent_bytes), load(&own.context.metrics.received_bytes));
     page.counter("etcd_network_client_grpc_sent_bytes_total", "Bytes sent to clients.", sent);
     page.counter("etcd_network_client_grpc_received_bytes_total", "Bytes received from clients.", received);
+    let metrics = own.handle.metrics();
+    let me = own.context.identity.member_id;
+    let peers = &metrics.peers;
+    let to = |peer: &PeerMetrics| format!("To=\"{:x}\"", peer.member);
+    let from = |peer: &PeerMetrics| format!("From=\"{:x}\"", peer.member);
+    let pair = |peer: &PeerMetrics| format!("Local=\"{me:x}\",Remote=\"{:x}\"", peer.member);
+    let mut each = |name: &str,
+                    kind: &str,
+                    help: &str,
+                    labels: &dyn Fn(&PeerMetrics) -> String,
+                    value: fn(&PeerMetrics) -> u64| {
+        page.family(name, kind, help);
+        for peer in peers {
+            page.sample(name, &labels(peer), value(peer));
+        }
+    };
+    each("etcd_network_peer_sent_bytes_total", "counter", "Bytes sent to a peer.", &to, |peer| {
+        peer.sent_bytes
+    });
+    each("etcd_network_peer_received_bytes_total", "counter", "Bytes received from a peer.", &from, |peer| {
+        peer.received_bytes
+    });
+    each(
+        "etcd_network_peer_sent_failures_total",
+        "counter",
+        "Messages that did not reach a peer.",
+        &to,
+        |peer| peer.sent_failures,
+    );
+    let help = "Messages of a peer that were not understood.";
+    each("etcd_network_peer_received_failures_total", "counter", help, &from, |peer| peer.received_failures);
+    each("etcd_network_active_peers", "gauge", "Whether a peer answers.", &pair, |peer| {
+        u64::from(peer.is_active)
+    });
+    let help = "Times that a peer stopped answering.";
+    each("etcd_network_disconnected_peers_total", "counter", help, &pair, |peer| peer.disconnections);
+    each("etcd_network_known_peers", "gauge", "Other members.", &pair, |_| 1);
+    let help = "States that were sent to a peer.";
+    each("etcd_network_snapshot_send_success", "counter", help, &to, |peer| peer.snapshots_sent);
+    let help = "States that did not reach a peer.";
+    each("etcd_network_snapshot_send_failures", "counter", help, &to, |peer| peer.snapshot_send_failures);
+    let help = "States that a peer sent.";
+    each("etcd_network_snapshot_receive_success", "counter", help, &from, |peer| peer.snapshots_received);
+    let help = "States of a peer that did not come whole.";
+    each("etcd_network_snapshot_receive_failures", "counter", help, &from, |peer| {
+        peer.snapshot_receive_failures
+    });
+    let name = "etcd_network_peer_round_trip_time_seconds";
+    page.family(name, "histogram", "Time until a peer's answer to a question.");
+    for peer in peers {
+        page.buckets(name, &to(peer), &peer.round_trip);
+    }
+    let help = "States that are being sent.";
+    page.gauge("etcd_network_snapshot_send_inflights_total", help, metrics.snapshots_being_sent);
+    let help = "States that are being received.";
+    page.gauge("etcd_network_snapshot_receive_inflights_total", help, metrics.snapshots_being_received);
+    let help = "Durations of sending a state.";
+    page.histogram("etcd_network_snapshot_send_total_duration_seconds", help, &metrics.snapshot_send);
+    let help = "Durations of receiving a state.";
+    page.histogram("etcd_network_snapshot_receive_total_duration_seconds", help, &metrics.snapshot_receive);
 }
 
 fn grpc(page: &mut Page, own: &Own) {
@@ -210,10 +336,7 @@ fn grpc(page: &mut Page, own: &Own) {
     if own.context.config.metrics_extensive {
         page.family("grpc_server_handling_seconds", "histogram", "Time until the answer.");
         for (counters, labels) in methods.iter().zip(&labels) {
-            let count: u64 = counters.handled.iter().map(load).sum();
-            page.sample("grpc_server_handling_seconds_bucket", &format!("{labels},le=\"+Inf\""), count);
-            page.sample("grpc_server_handling_seconds_sum", labels, seconds(load(&counters.handling_us)));
-            page.sample("grpc_server_handling_seconds_count", labels, count);
+            page.buckets("grpc_server_handling_seconds", labels, &counters.handling.durations());
         }
     }
 }
@@ -243,9 +366,4 @@ fn process(page: &mut Page) {
 
 fn load(counter: &AtomicU64) -> u64 {
     counter.load(Relaxed)
-}
-
-#[allow(clippy::cast_precision_loss)] // a metric
-fn seconds(microseconds: u64) -> f64 {
-    microseconds as f64 / 1e6
 }

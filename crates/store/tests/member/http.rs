@@ -1,11 +1,14 @@
 //! Plain HTTP on the client port: probes, version, metrics and the JSON gateway.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
 };
 
-use crate::one::Member;
+use crate::{cluster::three, one::Member};
 
 async fn open(member: &Member, method: &str, path: &str, body: &str) -> TcpStream {
     let url = &member.store().client_urls()[0];
@@ -24,6 +27,10 @@ async fn ask(member: &Member, method: &str, path: &str, body: &str) -> (u16, Str
     open(member, method, path, body).await.read_to_string(&mut text).await.unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+pub(crate) async fn metrics(member: &Member) -> String {
+    ask(member, "GET", "/metrics", "").await.1
 }
 
 #[tokio::test]
@@ -89,6 +96,114 @@ async fn metrics_have_the_names_that_dashboards_use() {
         assert!(page.lines().any(|line| line.starts_with(name)), "{name}");
     }
     member.stop().await;
+}
+
+/// Everything that etcd's own dashboard and alerts ask for, and what it tells about peers, disks and snapshots.
+const NAMES: &[&str] = &[
+    "etcd_cluster_version",
+    "etcd_debugging_auth_revision",
+    "etcd_debugging_lease_granted_total",
+    "etcd_debugging_lease_renewed_total",
+    "etcd_debugging_lease_revoked_total",
+    "etcd_debugging_mvcc_compact_revision",
+    "etcd_debugging_mvcc_current_revision",
+    "etcd_debugging_mvcc_delete_total",
+    "etcd_debugging_mvcc_keys_total",
+    "etcd_debugging_mvcc_put_total",
+    "etcd_debugging_mvcc_range_total",
+    "etcd_debugging_mvcc_txn_total",
+    "etcd_debugging_mvcc_watcher_total",
+    "etcd_debugging_server_lease_expired_total",
+    "etcd_debugging_snap_save_total_duration_seconds_bucket",
+    "etcd_debugging_store_watchers",
+    "etcd_disk_backend_commit_duration_seconds_bucket",
+    "etcd_disk_backend_defrag_duration_seconds_bucket",
+    "etcd_disk_backend_snapshot_duration_seconds_bucket",
+    "etcd_disk_wal_fsync_duration_seconds_bucket",
+    "etcd_disk_wal_write_bytes_total",
+    "etcd_mvcc_db_total_size_in_bytes",
+    "etcd_mvcc_db_total_size_in_use_in_bytes",
+    "etcd_mvcc_delete_total",
+    "etcd_mvcc_put_total",
+    "etcd_mvcc_range_total",
+    "etcd_mvcc_txn_total",
+    "etcd_network_active_peers",
+    "etcd_network_client_grpc_received_bytes_total",
+    "etcd_network_client_grpc_sent_bytes_total",
+    "etcd_network_disconnected_peers_total",
+    "etcd_network_known_peers",
+    "etcd_network_peer_received_bytes_total",
+    "etcd_network_peer_received_failures_total",
+    "etcd_network_peer_round_trip_time_seconds_bucket",
+    "etcd_network_peer_sent_bytes_total",
+    "etcd_network_peer_sent_failures_total",
+    "etcd_network_snapshot_receive_failures",
+    "etcd_network_snapshot_receive_inflights_total",
+    "etcd_network_snapshot_receive_success",
+    "etcd_network_snapshot_receive_total_duration_seconds_bucket",
+    "etcd_network_snapshot_send_failures",
+    "etcd_network_snapshot_send_inflights_total",
+    "etcd_network_snapshot_send_success",
+    "etcd_network_snapshot_send_total_duration_seconds_bucket",
+    "etcd_server_has_leader",
+    "etcd_server_health_failures",
+    "etcd_server_health_success",
+    "etcd_server_id",
+    "etcd_server_is_leader",
+    "etcd_server_is_learner",
+    "etcd_server_leader_changes_seen_total",
+    "etcd_server_learner_promote_successes",
+    "etcd_server_lease_expired_total",
+    "etcd_server_proposals_applied_total",
+    "etcd_server_proposals_committed_total",
+    "etcd_server_proposals_failed_total",
+    "etcd_server_proposals_pending",
+    "etcd_server_quota_backend_bytes",
+    "etcd_server_read_indexes_failed_total",
+    "etcd_server_slow_apply_total",
+    "etcd_server_slow_read_indexes_total",
+    "etcd_server_version",
+    "etcd_snap_db_fsync_duration_seconds_bucket",
+    "etcd_snap_db_save_total_duration_seconds_bucket",
+    "etcd_snap_fsync_duration_seconds_bucket",
+    "grpc_server_handled_total",
+    "grpc_server_handling_seconds_bucket",
+    "grpc_server_msg_received_total",
+    "grpc_server_msg_sent_total",
+    "grpc_server_started_total",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+];
+
+#[tokio::test]
+async fn every_name_of_the_official_dashboard_and_alerts_is_served_with_a_number() {
+    let members = three(|config| config.metrics_extensive = true).await;
+    members[0].put("k", "v").await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let page = loop {
+        let (_, page) = ask(&members[0], "GET", "/metrics", "").await;
+        let is_active = |line: &&str| line.starts_with("etcd_network_active_peers{") && line.ends_with("} 1");
+        if page.lines().filter(is_active).count() == 2 {
+            break page;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "both peers answer some time:\n{page}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let values = |name: &str| -> Vec<f64> {
+        let of_name = |line: &&str| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
+        };
+        page.lines().filter(of_name).map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect()
+    };
+    for name in NAMES {
+        assert!(!values(name).is_empty(), "{name}\n{page}");
+    }
+    for name in ["etcd_network_peer_sent_bytes_total", "etcd_network_peer_received_bytes_total"] {
+        assert!(values(name).iter().all(|bytes| *bytes > 0.0), "{name} {:?}", values(name));
+    }
+    assert!(values("etcd_network_peer_round_trip_time_seconds_count").iter().all(|count| *count > 0.0));
+    assert_eq!(values("etcd_mvcc_put_total"), [1.0]);
+    join_all(members.into_iter().map(Member::stop)).await;
 }
 
 #[tokio::test]
