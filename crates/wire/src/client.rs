@@ -29,25 +29,30 @@ pub struct Client {
 }
 
 macro_rules! sized {
-    ($client:ident, $transport:expr) => {
+    ($client:ident, $transport:expr, $request:expr, $answer:expr) => {
         $client::new($transport.clone())
-            .max_decoding_message_size(MESSAGE_SIZE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_SIZE_BYTES_MAX)
+            .max_encoding_message_size($request)
+            .max_decoding_message_size($answer)
     };
 }
 
 impl Client {
     pub fn new(transport: Transport) -> Client {
+        Client::with_limits(transport, MESSAGE_SIZE_BYTES_MAX, MESSAGE_SIZE_BYTES_MAX)
+    }
+
+    /// With other limits for one request and for one answer, in bytes.
+    pub fn with_limits(transport: Transport, request_bytes: usize, answer_bytes: usize) -> Client {
         Client {
-            kv: sized!(KvClient, transport),
-            watch: sized!(WatchClient, transport),
-            lease: sized!(LeaseClient, transport),
-            cluster: sized!(ClusterClient, transport),
-            maintenance: sized!(MaintenanceClient, transport),
-            auth: sized!(AuthClient, transport),
-            lock: sized!(LockClient, transport),
-            election: sized!(ElectionClient, transport),
-            health: sized!(HealthClient, transport),
+            kv: sized!(KvClient, transport, request_bytes, answer_bytes),
+            watch: sized!(WatchClient, transport, request_bytes, answer_bytes),
+            lease: sized!(LeaseClient, transport, request_bytes, answer_bytes),
+            cluster: sized!(ClusterClient, transport, request_bytes, answer_bytes),
+            maintenance: sized!(MaintenanceClient, transport, request_bytes, answer_bytes),
+            auth: sized!(AuthClient, transport, request_bytes, answer_bytes),
+            lock: sized!(LockClient, transport, request_bytes, answer_bytes),
+            election: sized!(ElectionClient, transport, request_bytes, answer_bytes),
+            health: sized!(HealthClient, transport, request_bytes, answer_bytes),
         }
     }
 }

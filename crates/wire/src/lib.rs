@@ -8,6 +8,7 @@ mod alerts;
 mod anchors;
 mod client;
 mod endpoint;
+mod fetch;
 mod tls;
 mod transport;
 
@@ -15,6 +16,7 @@ pub use alerts::{is_tls_alert, tls_failure};
 pub use anchors::{Anchors, Purpose, ServerVerifier};
 pub use client::{Client, MESSAGE_SIZE_BYTES_MAX};
 pub use endpoint::{Endpoint, EndpointError};
+pub use fetch::{FetchError, fetch};
 pub use tls::{AcceptAny, ClientTls, TlsError};
 pub use transport::{ConnectError, Transport};
 

@@ -35,6 +35,13 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// How long a connection may be silent, and how long a sign of life may take.
+#[derive(Clone, Copy)]
+struct KeepAlive {
+    interval: Duration,
+    time_max: Duration,
+}
+
 /// Why a transport could not be made. Whether anyone answers shows only at the first request.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -63,6 +70,7 @@ enum Inner {
 struct Remote {
     endpoints: Vec<Target>,
     connect_timeout: Duration,
+    keep_alive: KeepAlive,
     /// The only state; held while connecting, so that many callers make one connection.
     current: Mutex<Current>,
 }
@@ -106,8 +114,22 @@ impl Transport {
         if targets.is_empty() {
             return Err(ConnectError::NoEndpoint);
         }
-        let remote = Remote { endpoints: targets, connect_timeout: timeout, current: Mutex::default() };
+        let keep_alive = KeepAlive { interval: PING_INTERVAL, time_max: PING_TIME_MAX };
+        let remote =
+            Remote { endpoints: targets, connect_timeout: timeout, keep_alive, current: Mutex::default() };
         Ok(Transport { inner: Inner::Remote(Arc::new(remote)) })
+    }
+
+    /// Sets when a silent connection is asked for a sign of life, for a transport that has no clones yet. Nobody is
+    /// asked more often than every 10 s.
+    #[must_use]
+    pub fn keep_alive(mut self, interval: Duration, time_max: Duration) -> Transport {
+        if let Inner::Remote(remote) = &mut self.inner
+            && let Some(remote) = Arc::get_mut(remote)
+        {
+            remote.keep_alive = KeepAlive { interval: interval.max(PING_INTERVAL), time_max };
+        }
+        self
     }
 
     /// Calls the services of this process: no socket, no TLS, no copy of values.
@@ -180,7 +202,7 @@ impl Remote {
         for step in 0..self.endpoints.len() {
             let position = (current.position + step) % self.endpoints.len();
             let target = &self.endpoints[position];
-            match time::timeout(self.connect_timeout, target.dial()).await {
+            match time::timeout(self.connect_timeout, target.dial(self.keep_alive)).await {
                 Ok(Ok(sender)) => {
                     current.position = position;
                     current.generation += 1;
@@ -207,34 +229,34 @@ impl Remote {
 }
 
 impl Target {
-    async fn dial(&self) -> Result<SendRequest<Body>, String> {
+    async fn dial(&self, keep_alive: KeepAlive) -> Result<SendRequest<Body>, String> {
         if let Some(path) = &self.endpoint.socket {
             let stream = UnixStream::connect(path).await.map_err(|error| error.to_string())?;
-            return self.secure(stream).await;
+            return self.secure(stream, keep_alive).await;
         }
         let stream = TcpStream::connect((self.endpoint.host(), self.endpoint.port()))
             .await
             .map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        self.secure(stream).await
+        self.secure(stream, keep_alive).await
     }
 
-    async fn secure<S>(&self, stream: S) -> Result<SendRequest<Body>, String>
+    async fn secure<S>(&self, stream: S, keep_alive: KeepAlive) -> Result<SendRequest<Body>, String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         match &self.tls {
-            None => handshake(TokioIo::new(stream)).await,
+            None => handshake(TokioIo::new(stream), keep_alive).await,
             Some((connector, name)) => {
                 let stream =
                     connector.connect(name.clone(), stream).await.map_err(|error| error.to_string())?;
-                handshake(TokioIo::new(stream)).await
+                handshake(TokioIo::new(stream), keep_alive).await
             }
         }
     }
 }
 
-async fn handshake<I>(io: I) -> Result<SendRequest<Body>, String>
+async fn handshake<I>(io: I, keep_alive: KeepAlive) -> Result<SendRequest<Body>, String>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
@@ -242,8 +264,8 @@ where
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIME_MAX)
+        .keep_alive_interval(keep_alive.interval)
+        .keep_alive_timeout(keep_alive.time_max)
         .max_concurrent_reset_streams(1024)
         .handshake(io)
         .await
