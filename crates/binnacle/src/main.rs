@@ -18,6 +18,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use ctl::Program;
 use tracing::Level;
 
 use crate::cli::{Cli, Command};
@@ -66,8 +67,8 @@ fn main() -> ExitCode {
             logging::install(Format::Json, Level::INFO);
             controllers::command::main(passed.arguments)
         }
-        Command::Ctl(passed) => ctl::command::main(passed.arguments, restore::from_snapshot),
-        Command::Utl(passed) => restore::utl(passed.arguments),
+        Command::Ctl(passed) => ctl::main(Program::Etcdctl, passed.arguments, restore::OFFLINE),
+        Command::Utl(passed) => ctl::main(Program::Etcdutl, passed.arguments, restore::OFFLINE),
     }
 }
 

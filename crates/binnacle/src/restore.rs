@@ -1,16 +1,17 @@
-//! `snapshot restore`, whatever name it is asked for under: the command line is etcdutl's, the work is the store's.
+//! What `ctl` does with a data directory while no member runs on it: the command line is etcdutl's, the work is the
+//! store's.
 //!
-//! Not here: flags (crate `ctl`), the data directory (crate `store`).
+//! Not here: flags (crate `ctl`), the data directory (crates `store` and `replica`).
 
-use std::ffi::OsString;
-use std::io::Write as _;
-use std::process::ExitCode;
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
-use ctl::command::SnapshotRestore;
+use ctl::{Offline, Program, Progress, SnapshotRestore};
 use store::backup::restore::{Options, restore};
 
 /// For `ctl`, which does not know the store.
-pub(crate) fn from_snapshot(asked: SnapshotRestore) -> Result<String, String> {
+pub(crate) const OFFLINE: Offline = Offline { restore: from_snapshot, defragment };
+
+fn from_snapshot(asked: &SnapshotRestore, progress: Progress<'_>) -> Result<String, String> {
     let SnapshotRestore {
         snapshot,
         name,
@@ -21,7 +22,7 @@ pub(crate) fn from_snapshot(asked: SnapshotRestore) -> Result<String, String> {
         skip_hash_check,
         bump_revision,
         mark_compacted,
-    } = asked;
+    } = asked.clone();
     let options = Options {
         snapshot,
         name,
@@ -33,7 +34,7 @@ pub(crate) fn from_snapshot(asked: SnapshotRestore) -> Result<String, String> {
         bump_revision,
         mark_compacted,
     };
-    let restored = restore(&options).map_err(|error| error.to_string())?;
+    let restored = restore(&options, progress).map_err(|error| error.to_string())?;
     Ok(format!(
         "restored snapshot {} to {}: member {:x} of cluster {:x}, revision {}",
         options.snapshot.display(),
@@ -44,23 +45,15 @@ pub(crate) fn from_snapshot(asked: SnapshotRestore) -> Result<String, String> {
     ))
 }
 
+/// Cannot be told to stop: redb moves pages in steps that it does not report.
+fn defragment(data_dir: &Path, _progress: Progress<'_>) -> Result<String, String> {
+    let done = replica::defragment(data_dir).map_err(|error| error.to_string())?;
+    let (dir, before, after) = (data_dir.display(), done.before_bytes, done.after_bytes);
+    Ok(format!("defragmented {dir}: {before} bytes before, {after} after"))
+}
+
 /// `binnacle store restore`.
 pub(crate) fn store_restore(arguments: &[OsString]) -> ExitCode {
     let words = ["snapshot", "restore"].into_iter().map(OsString::from);
-    ctl::command::main(words.chain(arguments.iter().cloned()).collect(), from_snapshot)
-}
-
-/// `etcdutl`, of which the commands for snapshots exist.
-pub(crate) fn utl(arguments: Vec<OsString>) -> ExitCode {
-    let word = arguments.iter().find(|argument| !argument.to_string_lossy().starts_with('-'));
-    match word.map(|word| word.to_string_lossy()) {
-        Some(word) if word != "snapshot" && word != "version" => {
-            let _ = writeln!(
-                std::io::stderr(),
-                "Error: command {word:?} of etcdutl is not built: it works on etcd's own files"
-            );
-            ExitCode::FAILURE
-        }
-        Some(_) | None => ctl::command::main(arguments, from_snapshot),
-    }
+    ctl::main(Program::Etcdutl, words.chain(arguments.iter().cloned()).collect(), OFFLINE)
 }

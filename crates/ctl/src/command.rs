@@ -1,43 +1,46 @@
-//! From arguments to an exit code: splits the line, finds the command, runs it, prints its failure.
+//! From arguments to an exit code: finds the command, splits its line, runs it, prints its failure.
 //!
-//! Not here: the commands themselves (one file for each group under `command/`).
+//! Not here: the commands themselves (one file for each group under `command/`, with their rows of the table).
 
 mod auth;
+mod check;
 mod endpoint;
+mod file;
 mod key;
 mod lease;
 mod lock;
 mod maintenance;
 mod member;
+mod mirror;
+mod role;
+mod save;
 mod snapshot;
 mod txn;
+mod user;
 mod watch;
 
 use std::{ffi::OsString, process::ExitCode};
 
-pub use snapshot::{Restore, SnapshotRestore};
-
 use crate::{
+    catalog::{Answer, Command, Context, Named, Program, Run},
+    completion,
     failure::Failure,
     flags::Line,
+    help,
+    offline::Offline,
     output,
     session::{Options, Session},
 };
 
 /// Runs one command line; `arguments` come without the program's name.
-pub fn main(arguments: Vec<OsString>, restore: Restore) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            output::error(&format!("Error: {error}"));
-            return ExitCode::FAILURE;
-        }
-    };
-    let arguments =
-        arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>();
-    let result = runtime.block_on(run(&arguments, restore));
-    // A blocked read of standard input must not hold the end of the program.
-    runtime.shutdown_background();
+pub fn main(program: Program, arguments: Vec<OsString>, offline: Offline) -> ExitCode {
+    let context = Context { program, offline };
+    let result = runtime().and_then(|runtime| {
+        let result = runtime.block_on(run(&context, arguments));
+        // A blocked read of standard input must not hold the end of the program.
+        runtime.shutdown_background();
+        result
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -49,135 +52,121 @@ pub fn main(arguments: Vec<OsString>, restore: Restore) -> ExitCode {
     }
 }
 
-async fn run(arguments: &[String], restore: Restore) -> Result<(), Failure> {
-    let mut line = Line::parse(arguments)?;
-    let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
-    let (length, group) = match words.as_slice() {
-        [] | ["help", ..] => return usage(),
-        [
-            group @ ("lease" | "member" | "endpoint" | "alarm" | "snapshot" | "user" | "role" | "auth"),
-            _,
-            ..,
-        ] => (2, *group),
-        [name, ..] => (1, *name),
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::error(error.to_string()))
+}
+
+async fn run(context: &Context, arguments: Vec<OsString>) -> Result<(), Failure> {
+    let program = context.program;
+    let arguments = arguments.into_iter().map(|argument| {
+        argument.into_string().map_err(|argument| {
+            Failure::arguments(format!(
+                "argument {argument:?} is not UTF-8 (a value of any bytes can be put from standard input)"
+            ))
+        })
+    });
+    let arguments = arguments.collect::<Result<Vec<String>, Failure>>()?;
+    let (command, rest) = match program.find(&arguments)? {
+        Named::Command(command, rest) => (command, rest),
+        Named::Group(name) => {
+            output::raw(help::group(program, name).as_bytes());
+            return Ok(());
+        }
+        Named::Nothing => {
+            Line::parse(&arguments, &[program.flags()])?;
+            output::raw(help::program(program).as_bytes());
+            return Ok(());
+        }
     };
+    let mut line = Line::parse(&rest, &[program.flags(), command.flags]).map_err(|failure| {
+        let gap = if failure.text.ends_with('\n') { "" } else { "\n" };
+        let usage = format!("Run '{} {} --help' for usage.", program.name(), command.name);
+        Failure { text: format!("{}{gap}{usage}", failure.text), ..failure }
+    })?;
     if line.has("help") {
-        return usage();
-    }
-    let group = group.to_owned();
-    let name: Vec<String> = line.words.drain(..length).collect();
-    line.words_before_dash = line.words_before_dash.map(|count| count.saturating_sub(length));
-    let subcommand = name.get(1).map_or("", String::as_str).to_owned();
-    line.allow(flags_of(&group, &subcommand))?;
-    if group == "version" {
-        output::line(format!("etcdctl version: {}", env!("CARGO_PKG_VERSION")));
-        output::line("API version: 3.6");
+        output::raw(help::command(program, command).as_bytes());
         return Ok(());
     }
-    let options = Options::read(&line)?;
-    if !GROUPS.contains(&group.as_str()) {
-        output::error(&format!(
-            "Error: unknown command {group:?} for \"etcdctl\"\nRun 'etcdctl --help' for usage."
-        ));
-        return Err(Failure::error(format!("unknown command {group:?} for \"etcdctl\"")));
+    if program == Program::Etcdctl {
+        line.fill(program.flags(), |name| std::env::var(name).ok())?;
+        if std::env::var("ETCDCTL_API").is_ok_and(|version| !matches!(version.as_str(), "" | "3")) {
+            return Err(Failure::error("ETCDCTL_API: only version 3 of the API is supported"));
+        }
+        if line.has("debug") {
+            line.explain(program.flags());
+        }
     }
-    if let ("snapshot", "status" | "restore") = (group.as_str(), subcommand.as_str()) {
-        return snapshot::run(&subcommand, &line, &options, restore);
-    }
-    let session = Session::open(options).await?;
-    match group.as_str() {
-        "put" => key::put(&session, &line).await,
-        "get" => key::get(&session, &line).await,
-        "del" => key::delete(&session, &line).await,
-        "compaction" => key::compact(&session, &line).await,
-        "txn" => txn::run(&session, &line).await,
-        "watch" => watch::run(&session, &line).await,
-        "lease" => lease::run(&session, &subcommand, &line).await,
-        "member" => member::run(&session, &subcommand, &line).await,
-        "endpoint" => endpoint::run(&session, &subcommand, &line).await,
-        "user" | "role" | "auth" => auth::run(&session, &group, &subcommand, &line).await,
-        "lock" => lock::lock(&session, &line).await,
-        "elect" => lock::elect(&session, &line).await,
-        _ => maintenance::run(&session, &group, &subcommand, &line).await,
+    match command.run {
+        Run::Online(run) => run(&Session::open(Options::read(&line)?).await?, &line).await,
+        Run::Offline(run) => run(context, &line).await,
     }
 }
 
-const GROUPS: &[&str] = &[
-    "put",
-    "get",
-    "del",
-    "compaction",
-    "txn",
-    "watch",
-    "lease",
-    "member",
-    "endpoint",
-    "alarm",
-    "defrag",
-    "move-leader",
-    "snapshot",
-    "user",
-    "role",
-    "auth",
-    "lock",
-    "elect",
-];
-
-/// The flags of a command beside the global ones.
-fn flags_of(group: &str, subcommand: &str) -> &'static [&'static str] {
-    match (group, subcommand) {
-        ("put", _) => &["lease", "prev-kv", "ignore-value", "ignore-lease"],
-        ("get", _) => &[
-            "consistency",
-            "order",
-            "sort-by",
-            "limit",
-            "prefix",
-            "from-key",
-            "rev",
-            "keys-only",
-            "count-only",
-            "print-value-only",
+/// The rows of a program's commands.
+pub(crate) fn rows(program: Program) -> &'static [&'static [Command]] {
+    match program {
+        Program::Etcdctl => &[
+            HELP,
+            VERSION,
+            completion::COMMANDS,
+            auth::COMMANDS,
+            check::COMMANDS,
+            endpoint::COMMANDS,
+            key::COMMANDS,
+            lease::COMMANDS,
+            lock::COMMANDS,
+            maintenance::COMMANDS,
+            member::COMMANDS,
+            mirror::COMMANDS,
+            role::COMMANDS,
+            save::COMMANDS,
+            snapshot::COMMANDS,
+            txn::COMMANDS,
+            user::COMMANDS,
+            watch::COMMANDS,
         ],
-        ("del", _) => &["prefix", "prev-kv", "from-key", "range"],
-        ("compaction", _) => &["physical"],
-        ("txn", _) => &["interactive"],
-        ("watch", _) => &["interactive", "prefix", "rev", "prev-kv", "progress-notify"],
-        ("lease", "timetolive") => &["keys"],
-        ("lease", "keep-alive") => &["once"],
-        ("member", "add") => &["peer-urls", "learner"],
-        ("member", "update") => &["peer-urls"],
-        ("endpoint", _) | ("defrag", _) => &["cluster"],
-        ("user", "add") => &["interactive", "no-password", "new-user-password"],
-        ("user", "get") => &["detail"],
-        ("user", "passwd") => &["interactive"],
-        ("role", "grant-permission" | "revoke-permission") => &["prefix", "from-key"],
-        ("snapshot", "restore") => &[
-            "name",
-            "initial-cluster",
-            "initial-cluster-token",
-            "initial-advertise-peer-urls",
-            "data-dir",
-            "wal-dir",
-            "skip-hash-check",
-            "bump-revision",
-            "mark-compacted",
-        ],
-        ("lock", _) => &["ttl"],
-        ("elect", _) => &["listen"],
-        _ => &[],
+        Program::Etcdutl => &[HELP, VERSION, completion::COMMANDS, file::COMMANDS, snapshot::COMMANDS],
     }
 }
 
-fn usage() -> Result<(), Failure> {
-    output::line(include_str!("command/usage.txt").trim_end());
-    Ok(())
+const HELP: &[Command] = &[Command {
+    name: "help",
+    takes: "[command]",
+    about: "Help about any command",
+    detail: "",
+    example: "help role grant-permission",
+    flags: &[],
+    run: Run::Offline(show_help),
+}];
+
+const VERSION: &[Command] = &[Command {
+    name: "version",
+    takes: "",
+    about: "Prints the version of this program and of the API that it speaks",
+    detail: "",
+    example: "version",
+    flags: &[],
+    run: Run::Offline(show_version),
+}];
+
+fn show_help<'a>(context: &'a Context, line: &'a Line) -> Answer<'a> {
+    Box::pin(async move {
+        let program = context.program;
+        let text = match program.find(&line.words)? {
+            Named::Nothing => help::program(program),
+            Named::Group(name) => help::group(program, name),
+            Named::Command(command, _) => help::command(program, command),
+        };
+        output::raw(text.as_bytes());
+        Ok(())
+    })
 }
 
-/// The refusal of a subcommand that a group does not have.
-fn unknown(group: &str, subcommand: &str) -> Failure {
-    if subcommand.is_empty() {
-        return Failure::error(format!("{group} needs a subcommand; run 'etcdctl --help' for usage"));
-    }
-    Failure::error(format!("unknown command {subcommand:?} for \"etcdctl {group}\""))
+fn show_version<'a>(context: &'a Context, _line: &'a Line) -> Answer<'a> {
+    Box::pin(async move {
+        output::line(format!("{} version: {}", context.program.name(), env!("CARGO_PKG_VERSION")));
+        output::line(format!("API version: {}", help::API_VERSION));
+        Ok(())
+    })
 }

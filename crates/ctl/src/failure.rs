@@ -10,6 +10,7 @@ const BAD_CONNECTION: u8 = 2;
 const INVALID_INPUT: u8 = 3;
 const BAD_FEATURE: u8 = 4;
 const INTERRUPTED: u8 = 5;
+const FILE: u8 = 6;
 const BAD_ARGUMENTS: u8 = 128;
 
 /// What ends the program; an empty text prints nothing.
@@ -44,8 +45,13 @@ impl Failure {
         Failure { code: BAD_ARGUMENTS, text: text.into() }
     }
 
-    pub(crate) fn table_unsupported() -> Failure {
-        Failure::feature("table not supported as output format")
+    pub(crate) fn file(text: impl Into<String>) -> Failure {
+        Failure { code: FILE, text: text.into() }
+    }
+
+    /// Ends with this code and says nothing: the command has spoken.
+    pub(crate) fn silent(code: u8) -> Failure {
+        Failure { code, text: String::new() }
     }
 }
 

@@ -8,14 +8,14 @@ use std::{future::Future, time::Duration};
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
 use wire::{
     Client, ClientTls, Transport,
-    etcdserverpb::{AuthenticateRequest, MemberListRequest},
+    etcdserverpb::{AuthenticateRequest, MemberListRequest, ResponseHeader},
 };
 
 use crate::{
     failure::{Failure, status_text},
     fields::Fields,
-    flags::{Line, parse_switch},
-    json, output, text,
+    flags::Line,
+    json, output, prompt, text,
 };
 
 /// How answers are printed.
@@ -25,6 +25,40 @@ pub(crate) enum Format {
     Json,
     Fields,
     Table,
+    Protobuf,
+}
+
+impl Format {
+    pub(crate) fn read(line: &Line) -> Result<Format, Failure> {
+        match line.text("write-out") {
+            "simple" => Ok(Format::Simple),
+            "json" => Ok(Format::Json),
+            "fields" => Ok(Format::Fields),
+            "table" => Ok(Format::Table),
+            "protobuf" => Ok(Format::Protobuf),
+            _ => Err(Failure::feature("unsupported output format")),
+        }
+    }
+
+    /// What etcdctl says where a command has no such format.
+    pub(crate) fn unsupported(self) -> Failure {
+        let name = match self {
+            Format::Simple => "simple",
+            Format::Json => "json",
+            Format::Fields => "fields",
+            Format::Table => "table",
+            Format::Protobuf => "protobuf",
+        };
+        Failure::feature(format!("{name} not supported as output format"))
+    }
+}
+
+/// How a user is proven to be one. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    Nobody,
+    Password { name: String, password: String },
+    Token(String),
 }
 
 /// Options that every command has.
@@ -34,103 +68,139 @@ pub(crate) struct Options {
     pub(crate) format: Format,
     pub(crate) hex: bool,
     pub(crate) command_timeout: Duration,
-    dial_timeout: Duration,
-    tls: Option<ClientTls>,
-    /// Name and password; the password is never printed.
-    user: Option<(String, String)>,
+    /// Whether that was asked for; some commands that may take long otherwise wait as long as it takes.
+    pub(crate) command_timeout_given: bool,
+    pub(crate) dial_timeout: Duration,
+    keep_alive: (Duration, Duration),
+    message_size_bytes_max: (usize, usize),
+    pub(crate) tls: Option<ClientTls>,
+    credentials: Credentials,
 }
 
-fn option(line: &Line, name: &str) -> Option<String> {
-    let variable = format!("ETCDCTL_{}", name.to_uppercase().replace('-', "_"));
-    line.text(name)
-        .map(str::to_owned)
-        .or_else(|| std::env::var(variable).ok().filter(|text| !text.is_empty()))
+/// The flags that say how to reach a cluster: `make-mirror` has a second set of them.
+pub(crate) struct Reach<'a> {
+    pub(crate) ca: &'a str,
+    pub(crate) cert: &'a str,
+    pub(crate) key: &'a str,
+    pub(crate) skip_verify: bool,
+    pub(crate) insecure_transport: bool,
+    pub(crate) user: &'a str,
+    pub(crate) password: &'a str,
+    pub(crate) token: &'a str,
+    pub(crate) prompt: &'a str,
 }
 
 impl Options {
     pub(crate) fn read(line: &Line) -> Result<Options, Failure> {
-        let format = match option(line, "write-out").as_deref() {
-            None | Some("simple") => Format::Simple,
-            Some("json") => Format::Json,
-            Some("fields") => Format::Fields,
-            Some("table") => Format::Table,
-            Some(_) => return Err(Failure::feature("unsupported output format")),
+        for name in ["discovery-srv", "discovery-srv-name"] {
+            if !line.text(name).is_empty() {
+                return Err(Failure::arguments(format!(
+                    "--{name} is not built: no DNS records are looked up, list the members with --endpoints"
+                )));
+            }
+        }
+        for name in ["cert", "key", "cacert"] {
+            if line.given(name) == Some("") {
+                return Err(Failure::arguments(format!("empty string is passed to --{name} option")));
+            }
+        }
+        let size = |name: &str| {
+            let given = usize::try_from(line.number(name)).unwrap_or(0);
+            if given == 0 { wire::MESSAGE_SIZE_BYTES_MAX } else { given }
         };
-        let duration = |name: &str, default_s: u64| match option(line, name) {
-            None => Ok(Duration::from_secs(default_s)),
-            Some(given) => text::parse_duration(&given).ok_or_else(|| {
-                Failure::error(format!(
-                    "invalid argument {given:?} for \"--{name}\" flag: time: invalid duration {given:?}"
-                ))
-            }),
+        let mut options = Options {
+            format: Format::read(line)?,
+            hex: line.has("hex"),
+            command_timeout: line.duration("command-timeout"),
+            command_timeout_given: line.given("command-timeout").is_some(),
+            dial_timeout: line.duration("dial-timeout"),
+            keep_alive: (line.duration("keepalive-time"), line.duration("keepalive-timeout")),
+            message_size_bytes_max: (size("max-request-bytes"), size("max-recv-bytes")),
+            endpoints: Vec::new(),
+            tls: None,
+            credentials: Credentials::Nobody,
         };
-        let endpoints = option(line, "endpoints").unwrap_or_else(|| "127.0.0.1:2379".to_owned());
-        let endpoints: Vec<String> =
+        options.reach(
+            line.text("endpoints"),
+            &Reach {
+                ca: line.text("cacert"),
+                cert: line.text("cert"),
+                key: line.text("key"),
+                skip_verify: line.has("insecure-skip-tls-verify"),
+                insecure_transport: line.has("insecure-transport"),
+                user: line.text("user"),
+                password: line.text("password"),
+                token: line.text("auth-jwt-token"),
+                prompt: "Password: ",
+            },
+        )?;
+        Ok(options)
+    }
+
+    /// Directs these options at a cluster.
+    pub(crate) fn reach(&mut self, endpoints: &str, reach: &Reach<'_>) -> Result<(), Failure> {
+        self.endpoints =
             endpoints.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect();
-        Ok(Options {
-            format,
-            hex: switch(line, "hex"),
-            command_timeout: duration("command-timeout", 5)?,
-            dial_timeout: duration("dial-timeout", 2)?,
-            tls: tls(line, &endpoints)?,
-            user: user(line)?,
-            endpoints,
-        })
+        self.tls = tls(reach, &self.endpoints)?;
+        self.credentials = credentials(reach)?;
+        Ok(())
     }
 }
 
-fn switch(line: &Line, name: &str) -> bool {
-    option(line, name).and_then(|text| parse_switch(&text)).unwrap_or(false)
-}
-
-fn tls(line: &Line, endpoints: &[String]) -> Result<Option<ClientTls>, Failure> {
-    let read = |name: &str| {
-        option(line, name)
-            .map(|path| {
-                std::fs::read(&path).map_err(|error| {
-                    Failure::arguments(match error.kind() {
-                        std::io::ErrorKind::NotFound => format!("open {path}: no such file or directory"),
-                        std::io::ErrorKind::PermissionDenied => format!("open {path}: permission denied"),
-                        _ => format!("open {path}: {error}"),
-                    })
-                })
-            })
-            .transpose()
+fn tls(reach: &Reach<'_>, endpoints: &[String]) -> Result<Option<ClientTls>, Failure> {
+    let read = |path: &str| {
+        let path = Some(path).filter(|path| !path.is_empty());
+        path.map(|path| {
+            std::fs::read(path).map_err(|error| Failure::arguments(format!("open {path}: {}", cause(&error))))
+        })
+        .transpose()
     };
     let tls = ClientTls {
-        ca_pem: read("cacert")?,
-        cert_pem: read("cert")?,
-        key_pem: read("key")?,
+        ca_pem: read(reach.ca)?,
+        cert_pem: read(reach.cert)?,
+        key_pem: read(reach.key)?,
         server_name: None,
-        skip_verify: switch(line, "insecure-skip-tls-verify"),
+        skip_verify: reach.skip_verify,
     };
     let secure = endpoints
         .iter()
         .any(|endpoint| ["https://", "unixs://"].iter().any(|scheme| endpoint.starts_with(scheme)));
     let given = tls.ca_pem.is_some() || tls.cert_pem.is_some() || tls.key_pem.is_some() || tls.skip_verify;
-    Ok((given || secure).then_some(tls))
+    Ok((given || secure || !reach.insecure_transport).then_some(tls))
 }
 
-fn user(line: &Line) -> Result<Option<(String, String)>, Failure> {
-    let Some(user) = option(line, "user") else { return Ok(None) };
-    if let Some(password) = option(line, "password") {
-        return Ok(Some((user, password)));
+/// What Go prints of the two file errors that people meet.
+pub(crate) fn cause(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
     }
-    if let Some((name, password)) = user.split_once(':') {
-        return Ok(Some((name.to_owned(), password.to_owned())));
-    }
-    output::raw(b"Password: ");
-    Ok(Some((user, read_line()?)))
 }
 
-/// One line of standard input without its end.
-pub(crate) fn read_line() -> Result<String, Failure> {
-    let mut text = String::new();
-    std::io::stdin().read_line(&mut text).map_err(|error| Failure::arguments(error.to_string()))?;
-    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+fn credentials(reach: &Reach<'_>) -> Result<Credentials, Failure> {
+    let with = |name: &str, password: String| Credentials::Password { name: name.to_owned(), password };
+    Ok(match (reach.token, reach.user, reach.password) {
+        ("", "", _) => Credentials::Nobody,
+        ("", user, "") => match user.split_once(':') {
+            Some((name, password)) => with(name, password.to_owned()),
+            None => with(user, prompt::secret(reach.prompt)?),
+        },
+        ("", user, password) => with(user, password.to_owned()),
+        (token, ..) => Credentials::Token(token.to_owned()),
+    })
+}
+
+fn connect(options: &Options) -> Result<Client, Failure> {
+    let transport = Transport::connect(&options.endpoints, options.tls.clone(), options.dial_timeout)
+        .map_err(|error| Failure::arguments(error.to_string()))?
+        .keep_alive(options.keep_alive.0, options.keep_alive.1);
+    let (request_size_bytes, answer_size_bytes) = options.message_size_bytes_max;
+    Ok(Client::with_limits(transport, request_size_bytes, answer_size_bytes))
 }
 
 /// Options and a client for their endpoints.
+#[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) options: Options,
     pub(crate) client: Client,
@@ -140,23 +210,41 @@ pub(crate) struct Session {
 impl Session {
     /// Prepares the client; only with `--user` does this already talk to a member.
     pub(crate) async fn open(options: Options) -> Result<Session, Failure> {
-        let transport = Transport::connect(&options.endpoints, options.tls.clone(), options.dial_timeout)
-            .map_err(|error| Failure::arguments(error.to_string()))?;
-        let mut session = Session { client: Client::new(transport), token: None, options };
-        let Some((name, password)) = session.options.user.clone() else { return Ok(session) };
-        let mut client = session.client.auth.clone();
-        let asked = client.authenticate(AuthenticateRequest { name, password });
-        match session.call(asked).await {
-            Ok(answer) => {
-                let token = answer.token.parse();
-                session.token =
-                    Some(token.map_err(|_| Failure::connection("the server gave a malformed token"))?);
+        let client = connect(&options)?;
+        let mut session = Session { client, token: None, options };
+        match session.options.credentials.clone() {
+            Credentials::Nobody => {}
+            Credentials::Token(token) => session.keep(&token)?,
+            Credentials::Password { name, password } => {
+                let mut client = session.client.auth.clone();
+                match session.call(client.authenticate(AuthenticateRequest { name, password })).await {
+                    Ok(answer) => session.keep(&answer.token)?,
+                    // etcd's client goes on without a token then.
+                    Err(failure) if failure.text.contains("authentication is not enabled") => {}
+                    Err(failure) => return Err(Failure::connection(failure.text)),
+                }
             }
-            // etcd's client goes on without a token then.
-            Err(failure) if failure.text.contains("authentication is not enabled") => {}
-            Err(failure) => return Err(Failure::connection(failure.text)),
         }
         Ok(session)
+    }
+
+    fn keep(&mut self, token: &str) -> Result<(), Failure> {
+        let token = token.parse().map_err(|_| Failure::connection("the token is malformed"))?;
+        self.token = Some(token);
+        Ok(())
+    }
+
+    /// The same with a connection of its own.
+    pub(crate) fn again(&self) -> Result<Session, Failure> {
+        let (options, token) = (self.options.clone(), self.token.clone());
+        Ok(Session { client: connect(&options)?, options, token })
+    }
+
+    /// The same with another limit on how long an answer may take.
+    pub(crate) fn patient(&self, time_max: Duration) -> Session {
+        let mut session = self.clone();
+        session.options.command_timeout = time_max;
+        session
     }
 
     /// The same options against a single endpoint.
@@ -196,7 +284,11 @@ impl Session {
     ) -> Result<T, Failure> {
         match tokio::time::timeout(self.options.command_timeout, asked).await {
             Ok(answer) => answer.map(Response::into_inner).map_err(|status| self.failed(&status)),
-            Err(_) => Err(Failure::error("context deadline exceeded")),
+            Err(_) => Err(Failure::error(format!(
+                "context deadline exceeded: no answer from {} within {} (--command-timeout)",
+                self.options.endpoints.join(","),
+                text::duration(self.options.command_timeout)
+            ))),
         }
     }
 
@@ -209,6 +301,19 @@ impl Session {
             ));
         }
         Failure::error(status_text(status))
+    }
+
+    /// Asks, and prints an answer that carries nothing but its header.
+    pub(crate) async fn say<T: prost::Message>(
+        &self,
+        name: &str,
+        asked: impl Future<Output = Result<Response<T>, Status>>,
+        header: impl Fn(&T) -> Option<ResponseHeader>,
+        simple: impl FnOnce(Option<ResponseHeader>) -> String,
+    ) -> Result<(), Failure> {
+        let answer = self.call(asked).await?;
+        let fields = |fields: &mut Fields, answer: &T| fields.header(header(answer).as_ref());
+        self.show(name, &answer, fields, |answer| output::line(simple(header(answer))))
     }
 
     /// Prints an answer in the format asked for; `simple` prints lines itself.
@@ -227,7 +332,8 @@ impl Session {
                 fields(&mut lines, answer);
                 output::raw(lines.text.as_bytes());
             }
-            Format::Table => return Err(Failure::table_unsupported()),
+            Format::Protobuf => output::raw(&answer.encode_to_vec()),
+            Format::Table => return Err(Format::Table.unsupported()),
         }
         Ok(())
     }

@@ -26,31 +26,38 @@ fn number_error(function: &str, text: &str, kind: &std::num::IntErrorKind) -> St
     format!("strconv.{function}: parsing {}: {reason}", quote(text.as_bytes()))
 }
 
-/// Go's time.ParseDuration for one or more number and unit pairs; a bare number is refused, as there.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+/// Go's time.ParseDuration, without signs.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let quoted = quote(text.as_bytes());
+    let invalid = || format!("time: invalid duration {quoted}");
     let mut rest = text;
     let mut seconds = 0.0;
     if text == "0" {
-        return Some(Duration::ZERO);
+        return Ok(Duration::ZERO);
+    }
+    if text.is_empty() {
+        return Err(invalid());
     }
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let value: f64 = rest.get(..digits)?.parse().ok()?;
-        rest = rest.get(digits..)?;
-        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let is_number = |c: char| c.is_ascii_digit() || c == '.';
+        let digits = rest.find(|c| !is_number(c)).unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(digits);
+        let value: f64 = number.parse().map_err(|_| invalid())?;
+        let (unit, tail) = tail.split_at(tail.find(is_number).unwrap_or(tail.len()));
         seconds += value
-            * match rest.get(..unit)? {
+            * match unit {
                 "ns" => 1e-9,
                 "us" | "µs" => 1e-6,
                 "ms" => 1e-3,
                 "s" => 1.0,
                 "m" => 60.0,
                 "h" => 3600.0,
-                _ => return None,
+                "" => return Err(format!("time: missing unit in duration {quoted}")),
+                unit => return Err(format!("time: unknown unit {unit:?} in duration {quoted}")),
             };
-        rest = rest.get(unit..)?;
+        rest = tail;
     }
-    (!text.is_empty()).then(|| Duration::try_from_secs_f64(seconds).ok()).flatten()
+    Duration::try_from_secs_f64(seconds).map_err(|_| invalid())
 }
 
 /// Go's Duration.String for less than a minute; longer ones in seconds.
@@ -135,10 +142,17 @@ mod tests {
             (1_020_000_000, "1.02s"),
         ] {
             assert_eq!(duration(Duration::from_nanos(nanoseconds)), text);
-            assert_eq!(parse_duration(text), Some(Duration::from_nanos(nanoseconds)), "{text}");
+            assert_eq!(parse_duration(text), Ok(Duration::from_nanos(nanoseconds)), "{text}");
         }
-        assert_eq!(parse_duration("1m30s"), Some(Duration::from_secs(90)));
-        assert_eq!((parse_duration("5"), parse_duration(""), parse_duration("1x")), (None, None, None));
+        assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
+        for (text, error) in [
+            ("5", "time: missing unit in duration \"5\""),
+            ("", "time: invalid duration \"\""),
+            ("s", "time: invalid duration \"s\""),
+            ("1x", "time: unknown unit \"x\" in duration \"1x\""),
+        ] {
+            assert_eq!(parse_duration(text).unwrap_err(), error);
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ const FORMAT_VERSION: u8 = 1;
 /// Rows that go in through one cursor. It copies them into one growing buffer: a large one is given back to the kernel
 /// and cleared page by page again each time, which was a sixth of all CPU under load.
 const APPEND_ROWS_MAX: usize = 128;
+const COMPACT_CACHE_SIZE_BYTES: usize = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateFileError {
@@ -409,6 +410,14 @@ fn create(disk: &dyn Disk, path: &Path, cache_size_bytes: usize) -> Result<(), S
     disk.rename(&unfinished, path)
         .and_then(|()| disk.sync_directory(path.parent().unwrap_or(path)))
         .map_err(|source| io_error(path, source))
+}
+
+/// Moves pages to the front and shortens the file, until there is no more to gain.
+pub(crate) fn compact(path: &Path) -> Result<(), StateFileError> {
+    let database = redb::Builder::new().set_cache_size(COMPACT_CACHE_SIZE_BYTES).open(path);
+    let mut database = database.map_err(|error| database_error(path, error))?;
+    while database.compact().map_err(|error| database_error(path, error))? {}
+    Ok(())
 }
 
 fn create_tables(database: &Database) -> Result<(), redb::Error> {

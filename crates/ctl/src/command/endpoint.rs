@@ -9,61 +9,116 @@ use wire::etcdserverpb::{
     AlarmRequest, HashKvRequest, HashKvResponse, RangeRequest, StatusRequest, StatusResponse,
 };
 
-use super::unknown;
 use crate::{
+    catalog::{Command, Run},
     failure::Failure,
     fields::Fields,
-    flags::Line,
+    flags::{Flag, Line, number, switch},
     json, output,
     session::{Format, Session},
     table, text,
 };
 
-pub(crate) async fn run(session: &Session, subcommand: &str, line: &Line) -> Result<(), Failure> {
-    match subcommand {
-        "status" => status(session, line).await,
-        "health" => health(session, line).await,
-        "hashkv" => hashkv(session, line).await,
-        other => Err(unknown("endpoint", other)),
+const CLUSTER: Flag = switch("cluster", "use all endpoints from the cluster member list");
+
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        name: "endpoint health",
+        takes: "",
+        about: "Checks the healthiness of endpoints specified in `--endpoints` flag",
+        detail: "An endpoint is healthy if it answers a linearizable read in time and no alarm is raised.",
+        example: "endpoint health --cluster",
+        flags: &[CLUSTER],
+        run: Run::Online(|session, line| Box::pin(health(session, line))),
+    },
+    Command {
+        name: "endpoint status",
+        takes: "",
+        about: "Prints out the status of endpoints specified in `--endpoints` flag",
+        detail: "When --write-out is set to simple, this command prints out comma-separated status lists for each endpoint.\n\
+                 The items in the lists are endpoint, ID, version, db size, is leader, is learner, raft term, raft index,\n\
+                 raft applied index, errors.",
+        example: "endpoint status --cluster -w table",
+        flags: &[CLUSTER],
+        run: Run::Online(|session, line| Box::pin(status(session, line))),
+    },
+    Command {
+        name: "endpoint hashkv",
+        takes: "",
+        about: "Prints the KV history hash for each endpoint in --endpoints",
+        detail: "",
+        example: "endpoint hashkv --cluster --rev=1000",
+        flags: &[CLUSTER, number("rev", "0", "maximum revision to hash (default: latest revision)")],
+        run: Run::Online(|session, line| Box::pin(hashkv(session, line))),
+    },
+];
+
+/// Asks each endpoint in turn; one that does not answer is reported at once. Then prints the answers.
+async fn each<T>(
+    session: &Session,
+    line: &Line,
+    asked: &str,
+    ask: impl AsyncFn(&Session) -> Result<T, Failure>,
+    print: impl Fn(&[(String, T)]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut answers = Vec::new();
+    let mut failed = None;
+    for endpoint in session.endpoints(line).await? {
+        let answer = match session.only(&endpoint).await {
+            Ok(session) => ask(&session).await,
+            Err(failure) => Err(failure),
+        };
+        match answer {
+            Ok(answer) => answers.push((endpoint, answer)),
+            Err(failure) => {
+                output::error(&format!(
+                    "Failed to get the {asked} of endpoint {endpoint} ({})",
+                    failure.text
+                ));
+                failed = Some(failure);
+            }
+        }
     }
+    print(&answers)?;
+    failed.map_or(Ok(()), |failure| Err(Failure::silent(failure.code)))
 }
 
 async fn status(session: &Session, line: &Line) -> Result<(), Failure> {
-    let mut answers = Vec::new();
-    let mut failed = false;
-    for endpoint in session.endpoints(line).await? {
-        let asked = async {
-            let session = session.only(&endpoint).await?;
-            let mut client = session.client.maintenance.clone();
-            session.call(client.status(session.ask(StatusRequest {}))).await
+    let ask = async |session: &Session| {
+        let mut client = session.client.maintenance.clone();
+        session.call(client.status(session.ask(StatusRequest {}))).await
+    };
+    each(session, line, "status", ask, |answers| {
+        let rows = || answers.iter().map(|(endpoint, answer)| status_row(endpoint, answer)).collect();
+        let json = |(endpoint, answer): &(String, StatusResponse)| {
+            let status = json::message("etcdserverpb.StatusResponse", answer);
+            format!("{{\"Endpoint\":{},\"Status\":{status}}}", json::string(endpoint))
         };
-        match asked.await {
-            Ok(answer) => answers.push((endpoint, answer)),
-            Err(failure) => {
-                failed = true;
-                output::error(&format!("Failed to get the status of endpoint {endpoint} ({})", failure.text));
-            }
-        }
-    }
-    let rows: Vec<Vec<String>> =
-        answers.iter().map(|(endpoint, answer)| status_row(endpoint, answer)).collect();
-    match session.options.format {
-        Format::Simple => rows.iter().for_each(|row| output::line(row.join(", "))),
-        Format::Table => output::raw(table::draw(&STATUS_TITLES, &rows).as_bytes()),
+        let fields = |(endpoint, answer): &(String, StatusResponse)| status_fields(endpoint, answer);
+        print_list(session.options.format, &STATUS_TITLES, answers, rows, json, fields)
+    })
+    .await
+}
+
+/// Prints one item of a list for each endpoint; no such list is a message of its own, so there is no `protobuf`.
+fn print_list<T>(
+    format: Format,
+    titles: &[&str],
+    items: &[T],
+    rows: impl Fn() -> Vec<Vec<String>>,
+    json: impl Fn(&T) -> String,
+    fields: impl Fn(&T) -> String,
+) -> Result<(), Failure> {
+    match format {
+        Format::Simple => rows().iter().for_each(|row| output::line(row.join(", "))),
+        Format::Table => output::raw(table::draw(titles, &rows()).as_bytes()),
         Format::Json => {
-            let items = answers.iter().map(|(endpoint, answer)| {
-                let status = json::message("etcdserverpb.StatusResponse", answer);
-                format!("{{\"Endpoint\":{},\"Status\":{status}}}", json::string(endpoint))
-            });
-            output::line(format!("[{}]", items.collect::<Vec<_>>().join(",")));
+            output::line(format!("[{}]", items.iter().map(json).collect::<Vec<_>>().join(",")));
         }
-        Format::Fields => {
-            for (endpoint, answer) in &answers {
-                output::line(status_fields(endpoint, answer));
-            }
-        }
+        Format::Fields => items.iter().for_each(|item| output::line(fields(item))),
+        Format::Protobuf => return Err(Format::Protobuf.unsupported()),
     }
-    if failed { Err(Failure::error("")) } else { Ok(()) }
+    Ok(())
 }
 
 const STATUS_TITLES: [&str; 10] = [
@@ -126,37 +181,36 @@ async fn health(session: &Session, line: &Line) -> Result<(), Failure> {
         Health { endpoint, took: started.elapsed(), error }
     });
     let checks = futures_util::future::join_all(checks).await;
+    let healthy = checks.iter().all(|check| check.error.is_empty());
     match session.options.format {
         Format::Simple => checks.iter().for_each(print_health),
-        Format::Json => {
-            let items: Vec<String> = checks.iter().map(health_json).collect();
-            output::line(format!("[{}]", items.join(",")));
-        }
-        Format::Fields => {
-            for check in &checks {
-                let mut fields = Fields::default();
-                fields.quoted("Endpoint", &check.endpoint);
-                fields.value("Health", check.error.is_empty());
-                fields.value("Took", text::duration(check.took));
-                fields.value("Error", &check.error);
-                output::line(fields.text);
-            }
-        }
-        Format::Table => {
-            let rows: Vec<Vec<String>> = checks
-                .iter()
-                .map(|check| {
-                    let healthy = check.error.is_empty().to_string();
-                    vec![check.endpoint.clone(), healthy, text::duration(check.took), check.error.clone()]
-                })
-                .collect();
-            output::raw(table::draw(&["endpoint", "health", "took", "error"], &rows).as_bytes());
+        format => {
+            let rows = || checks.iter().map(health_row).collect();
+            print_list(
+                format,
+                &["endpoint", "health", "took", "error"],
+                &checks,
+                rows,
+                health_json,
+                health_fields,
+            )?;
         }
     }
-    match checks.iter().all(|check| check.error.is_empty()) {
-        true => Ok(()),
-        false => Err(Failure::error("unhealthy cluster")),
-    }
+    if healthy { Ok(()) } else { Err(Failure::error("unhealthy cluster")) }
+}
+
+fn health_row(check: &Health) -> Vec<String> {
+    let healthy = check.error.is_empty().to_string();
+    vec![check.endpoint.clone(), healthy, text::duration(check.took), check.error.clone()]
+}
+
+fn health_fields(check: &Health) -> String {
+    let mut fields = Fields::default();
+    fields.quoted("Endpoint", &check.endpoint);
+    fields.value("Health", check.error.is_empty());
+    fields.value("Took", text::duration(check.took));
+    fields.value("Error", &check.error);
+    fields.text
 }
 
 /// Healthy is who answers a linearizable read (or refuses it for want of permission) and has no alarm.
@@ -197,43 +251,27 @@ fn health_json(check: &Health) -> String {
 }
 
 async fn hashkv(session: &Session, line: &Line) -> Result<(), Failure> {
-    let mut answers: Vec<(String, HashKvResponse)> = Vec::new();
-    let mut failed = false;
-    for endpoint in session.endpoints(line).await? {
-        let asked = async {
-            let session = session.only(&endpoint).await?;
-            let mut client = session.client.maintenance.clone();
-            session.call(client.hash_kv(session.ask(HashKvRequest { revision: line.number("rev")? }))).await
+    let revision = line.number("rev");
+    let ask = async |session: &Session| {
+        let mut client = session.client.maintenance.clone();
+        session.call(client.hash_kv(session.ask(HashKvRequest { revision }))).await
+    };
+    each(session, line, "hash", ask, |answers| {
+        let row =
+            |(endpoint, answer): &(String, HashKvResponse)| vec![endpoint.clone(), answer.hash.to_string()];
+        let json = |(endpoint, answer): &(String, HashKvResponse)| {
+            let hash = json::message("etcdserverpb.HashKVResponse", answer);
+            format!("{{\"Endpoint\":{},\"HashKV\":{hash}}}", json::string(endpoint))
         };
-        match asked.await {
-            Ok(answer) => answers.push((endpoint, answer)),
-            Err(failure) => {
-                failed = true;
-                output::error(&format!("Failed to get the hash of endpoint {endpoint} ({})", failure.text));
-            }
-        }
-    }
-    let rows: Vec<Vec<String>> =
-        answers.iter().map(|(endpoint, answer)| vec![endpoint.clone(), answer.hash.to_string()]).collect();
-    match session.options.format {
-        Format::Simple => rows.iter().for_each(|row| output::line(row.join(", "))),
-        Format::Table => output::raw(table::draw(&["endpoint", "hash"], &rows).as_bytes()),
-        Format::Json => {
-            let items = answers.iter().map(|(endpoint, answer)| {
-                let hash = json::message("etcdserverpb.HashKVResponse", answer);
-                format!("{{\"Endpoint\":{},\"HashKV\":{hash}}}", json::string(endpoint))
-            });
-            output::line(format!("[{}]", items.collect::<Vec<_>>().join(",")));
-        }
-        Format::Fields => {
-            for (endpoint, answer) in &answers {
-                let mut fields = Fields::default();
-                fields.header(answer.header.as_ref());
-                fields.quoted("Endpoint", endpoint);
-                fields.value("Hash", answer.hash);
-                output::line(fields.text);
-            }
-        }
-    }
-    if failed { Err(Failure::error("")) } else { Ok(()) }
+        let fields = |(endpoint, answer): &(String, HashKvResponse)| {
+            let mut fields = Fields::default();
+            fields.header(answer.header.as_ref());
+            fields.quoted("Endpoint", endpoint);
+            fields.value("Hash", answer.hash);
+            fields.text
+        };
+        let rows = || answers.iter().map(row).collect();
+        print_list(session.options.format, &["endpoint", "hash"], answers, rows, json, fields)
+    })
+    .await
 }

@@ -2,7 +2,10 @@
 //!
 //! Not here: ranges of a watch (watch.rs).
 
-use std::io::Read;
+use std::{
+    io::{IsTerminal, Read},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use wire::{
@@ -16,18 +19,94 @@ use wire::{
 };
 
 use crate::{
+    catalog::{Command, Run},
     failure::Failure,
-    flags::Line,
+    flags::{Flag, Line, number, switch, text as text_flag},
     output,
     session::{Format, Session},
     text,
 };
 
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        name: "put",
+        takes: "[options] <key> <value> (<value> can also be given from stdin)",
+        about: "Puts the given key into the store",
+        detail: "A <value> that begins with '-' would be read as a flag; put '--' before it:\n\n\
+                 put <key> -- <value>\n\n\
+                 Without a <value> and without --ignore-value, the value is read from standard input, whatever its\n\
+                 bytes: put <key> <file",
+        example: "put --lease=694d81417acd4755 foo bar\nput --prev-kv foo bar2",
+        flags: PUT_FLAGS,
+        run: Run::Online(|session, line| Box::pin(put(session, line))),
+    },
+    Command {
+        name: "get",
+        takes: "[options] <key> [range_end]",
+        about: "Gets the key or a range of keys",
+        detail: "",
+        example: "get foo\nget --prefix /registry/ --keys-only --limit=10\nget foo --rev=4 -w json",
+        flags: GET_FLAGS,
+        run: Run::Online(|session, line| Box::pin(get(session, line))),
+    },
+    Command {
+        name: "del",
+        takes: "[options] <key> [range_end]",
+        about: "Removes the specified key or range of keys [key, range_end)",
+        detail: "",
+        example: "del foo --prev-kv\ndel --range foo fop\ndel --prefix /old/",
+        flags: DELETE_FLAGS,
+        run: Run::Online(|session, line| Box::pin(delete(session, line))),
+    },
+    Command {
+        name: "compaction",
+        takes: "[options] <revision>",
+        about: "Compacts the event history",
+        detail: "",
+        example: "compaction 1234 --physical",
+        flags: &[switch("physical", "wait until all old revisions are physically removed")],
+        run: Run::Online(|session, line| Box::pin(compact(session, line))),
+    },
+];
+
+pub(crate) const PUT_FLAGS: &[Flag] = &[
+    switch("ignore-lease", "updates the key using its current lease"),
+    switch("ignore-value", "updates the key using its current value"),
+    text_flag("lease", "0", "lease ID (in hexadecimal) to attach to the key"),
+    switch("prev-kv", "return the previous key-value pair before modification"),
+];
+
+pub(crate) const GET_FLAGS: &[Flag] = &[
+    text_flag("consistency", "l", "Linearizable(l) or Serializable(s)").values(&["l", "s"]),
+    switch("count-only", "Get only the count"),
+    switch("from-key", "Get keys that are greater than or equal to the given key using byte compare"),
+    switch("keys-only", "Get only the keys"),
+    number("limit", "0", "Maximum number of results"),
+    number("max-create-rev", "0", "Maximum create revision"),
+    number("max-mod-rev", "0", "Maximum modification revision"),
+    number("min-create-rev", "0", "Minimum create revision"),
+    number("min-mod-rev", "0", "Minimum modification revision"),
+    text_flag("order", "", "Order of results; ASCEND or DESCEND (ASCEND by default)")
+        .values(&["ASCEND", "DESCEND"]),
+    switch("prefix", "Get keys with matching prefix"),
+    switch("print-value-only", "Only write values when using the \"simple\" output format"),
+    number("rev", "0", "Specify the kv revision"),
+    text_flag("sort-by", "", "Sort target; CREATE, KEY, MODIFY, VALUE, or VERSION")
+        .values(&["CREATE", "KEY", "MODIFY", "VALUE", "VERSION"]),
+];
+
+pub(crate) const DELETE_FLAGS: &[Flag] = &[
+    switch("from-key", "delete keys that are greater than or equal to the given key using byte compare"),
+    switch("prefix", "delete keys with matching prefix"),
+    switch("prev-kv", "return deleted key-value pairs"),
+    switch("range", "delete a range of keys without the pause that a terminal gets before"),
+];
+
 const PREFIX_AND_FROM_KEY: &str = "`--prefix` and `--from-key` cannot be set at the same time, choose one";
 const RANGE_AND_FLAG: &str =
     "too many arguments, only accept one argument when `--prefix` or `--from-key` is set";
 
-pub(crate) async fn put(session: &Session, line: &Line) -> Result<(), Failure> {
+async fn put(session: &Session, line: &Line) -> Result<(), Failure> {
     let request = parse_put(line, true)?;
     let mut client = session.client.kv.clone();
     let answer = session.call(client.put(session.ask(request))).await?;
@@ -35,28 +114,41 @@ pub(crate) async fn put(session: &Session, line: &Line) -> Result<(), Failure> {
     session.show("PutResponse", &answer, |fields, answer| fields.put(answer), |answer| print_put(answer, hex))
 }
 
-pub(crate) async fn get(session: &Session, line: &Line) -> Result<(), Failure> {
+async fn get(session: &Session, line: &Line) -> Result<(), Failure> {
     let request = parse_get(line)?;
     let values_only = line.has("print-value-only");
-    if request.count_only && session.options.format != Format::Fields {
+    if request.count_only && !matches!(session.options.format, Format::Fields) {
         return Err(Failure::arguments("--count-only is only for `--write-out=fields`"));
     }
     if values_only && session.options.format != Format::Simple {
         return Err(Failure::arguments("print-value-only is only for `--write-out=simple`"));
     }
     let mut client = session.client.kv.clone();
-    let answer = session.call(client.range(session.ask(request))).await?;
-    let hex = session.options.hex;
-    session.show(
-        "RangeResponse",
-        &answer,
-        |fields, answer| fields.range(answer),
-        |answer| print_range(answer, hex, values_only),
-    )
+    show_range(session, &session.call(client.range(session.ask(request))).await?, values_only)
 }
 
-pub(crate) async fn delete(session: &Session, line: &Line) -> Result<(), Failure> {
+pub(crate) fn show_range(
+    session: &Session,
+    answer: &RangeResponse,
+    values_only: bool,
+) -> Result<(), Failure> {
+    let hex = session.options.hex;
+    let simple = |answer: &RangeResponse| print_range(answer, hex, values_only);
+    session.show("RangeResponse", answer, |fields, answer| fields.range(answer), simple)
+}
+
+async fn delete(session: &Session, line: &Line) -> Result<(), Failure> {
     let request = parse_delete(line)?;
+    // As etcdctl 3.6, but scripts are not held up.
+    if let ([key, end], false) = (line.words.as_slice(), line.has("range"))
+        && std::io::stderr().is_terminal()
+    {
+        output::error(&format!(
+            "Warning: Keys between {key:?} and {end:?} will be deleted. Please interrupt the command within next \
+             2 seconds to cancel. You can provide `--range` flag to avoid the delay."
+        ));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
     let mut client = session.client.kv.clone();
     let answer = session.call(client.delete_range(session.ask(request))).await?;
     let hex = session.options.hex;
@@ -68,10 +160,8 @@ pub(crate) async fn delete(session: &Session, line: &Line) -> Result<(), Failure
     )
 }
 
-pub(crate) async fn compact(session: &Session, line: &Line) -> Result<(), Failure> {
-    let [revision] = line.words.as_slice() else {
-        return Err(Failure::arguments("compaction command needs 1 argument"));
-    };
+async fn compact(session: &Session, line: &Line) -> Result<(), Failure> {
+    let [revision] = line.words_of("compaction command needs 1 argument")?;
     let revision = text::parse_i64(revision, 10).map_err(Failure::error)?;
     let mut client = session.client.kv.clone();
     let request = CompactionRequest { revision, physical: line.has("physical") };
@@ -84,15 +174,9 @@ pub(crate) async fn compact(session: &Session, line: &Line) -> Result<(), Failur
 pub(crate) fn parse_put(line: &Line, stdin: bool) -> Result<PutRequest, Failure> {
     let wanted = || Failure::arguments("put command needs 1 argument and input from stdin or 2 arguments");
     let (ignore_value, ignore_lease) = (line.has("ignore-value"), line.has("ignore-lease"));
-    let lease = match line.text("lease") {
-        None => 0,
-        Some(id) => text::parse_i64(id, 16)
-            .map_err(|reason| Failure::arguments(format!("bad lease ID ({reason}), expecting ID in Hex")))?,
-    };
-    let key = line.words.first().ok_or_else(wanted)?;
-    if key.is_empty() {
-        return Err(Failure::arguments("put command needs 1 argument and input from stdin or 2 arguments"));
-    }
+    let lease = text::parse_i64(line.text("lease"), 16)
+        .map_err(|reason| Failure::arguments(format!("bad lease ID ({reason}), expecting ID in Hex")))?;
+    let key = line.words.first().filter(|key| !key.is_empty()).ok_or_else(wanted)?;
     let value = match line.words.get(1) {
         Some(_) if ignore_value => {
             return Err(Failure::arguments("put command needs only 1 argument when 'ignore-value' is set"));
@@ -155,42 +239,46 @@ pub(crate) fn parse_get(line: &Line) -> Result<RangeRequest, Failure> {
         ));
     }
     let serializable = match line.text("consistency") {
-        None | Some("l") => false,
-        Some("s") => true,
-        Some(other) => return Err(Failure::feature(format!("unknown consistency flag {other:?}"))),
+        "l" => false,
+        "s" => true,
+        other => return Err(Failure::feature(format!("unknown consistency flag {other:?}"))),
     };
-    let sort_target = match line.text("sort-by").map(str::to_uppercase).as_deref() {
-        None | Some("" | "KEY") => SortTarget::Key,
-        Some("CREATE") => SortTarget::Create,
-        Some("MODIFY") => SortTarget::Mod,
-        Some("VALUE") => SortTarget::Value,
-        Some("VERSION") => SortTarget::Version,
-        Some(_) => {
-            return Err(Failure::feature(format!(
-                "bad sort target {}",
-                line.text("sort-by").unwrap_or_default()
-            )));
-        }
+    let (sort_by, order) = (line.text("sort-by"), line.text("order"));
+    let sort_target = match sort_by.to_uppercase().as_str() {
+        "" | "KEY" => SortTarget::Key,
+        "CREATE" => SortTarget::Create,
+        "MODIFY" => SortTarget::Mod,
+        "VALUE" => SortTarget::Value,
+        "VERSION" => SortTarget::Version,
+        _ => return Err(Failure::feature(format!("bad sort target {sort_by}"))),
     };
-    let sort_order = match line.text("order").map(str::to_uppercase).as_deref() {
-        None | Some("") if sort_target == SortTarget::Key => SortOrder::None,
-        None | Some("" | "ASCEND") => SortOrder::Ascend,
-        Some("DESCEND") => SortOrder::Descend,
-        Some(_) => {
-            return Err(Failure::feature(format!(
-                "bad sort order {}",
-                line.text("order").unwrap_or_default()
-            )));
-        }
+    let sort_order = match order.to_uppercase().as_str() {
+        "" if sort_target == SortTarget::Key => SortOrder::None,
+        "" | "ASCEND" => SortOrder::Ascend,
+        "DESCEND" => SortOrder::Descend,
+        _ => return Err(Failure::feature(format!("bad sort order {order}"))),
     };
     // Keys come in order anyway; the server's cheap path is the one without sorting.
     let ascending_keys = sort_target == SortTarget::Key && sort_order == SortOrder::Ascend;
     let sort_order = if ascending_keys { SortOrder::None } else { sort_order };
+    let bound = |name: &str| line.number(name).max(0);
+    for (kind, least, most) in
+        [("Create", "min-create-rev", "max-create-rev"), ("Mod", "min-mod-rev", "max-mod-rev")]
+    {
+        let (least, most) = (bound(least), bound(most));
+        if most > 0 && least > most {
+            return Err(Failure::feature(format!("getMin{kind}Rev(={least}) > getMax{kind}Rev(={most})")));
+        }
+    }
     Ok(RangeRequest {
         key,
         range_end,
-        limit: line.number("limit")?,
-        revision: line.number("rev")?,
+        limit: line.number("limit"),
+        revision: line.number("rev"),
+        min_create_revision: bound("min-create-rev"),
+        max_create_revision: bound("max-create-rev"),
+        min_mod_revision: bound("min-mod-rev"),
+        max_mod_revision: bound("max-mod-rev"),
         sort_order: sort_order.into(),
         sort_target: sort_target.into(),
         serializable,
@@ -239,7 +327,7 @@ mod tests {
 
     fn line(text: &str) -> Line {
         let words: Vec<String> = text.split_whitespace().map(|word| word.replace("''", "")).collect();
-        Line::parse(&words).unwrap()
+        Line::parse(&words, &[GET_FLAGS]).unwrap()
     }
 
     #[test]
@@ -265,11 +353,13 @@ mod tests {
             ("a --order=foo", 4, "bad sort order foo"),
             ("a --sort-by=bad", 4, "bad sort target bad"),
             ("a --consistency=x", 4, "unknown consistency flag \"x\""),
+            ("a --min-mod-rev=3 --max-mod-rev=2", 4, "getMinModRev(=3) > getMaxModRev(=2)"),
         ] {
             let failure = parse_get(&line(text)).unwrap_err();
             assert_eq!((failure.code, failure.text.as_str()), (code, error), "{text}");
         }
-        let failure = parse_put(&line("a 1 --lease=zz"), false).unwrap_err();
+        let put = Line::parse(&["a", "1", "--lease=zz"].map(str::to_owned), &[PUT_FLAGS]).unwrap();
+        let failure = parse_put(&put, false).unwrap_err();
         assert_eq!(
             failure.text,
             "bad lease ID (strconv.ParseInt: parsing \"zz\": invalid syntax), expecting ID in Hex"

@@ -9,26 +9,63 @@ use wire::etcdserverpb::{
     LeaseTimeToLiveResponse, ResponseHeader,
 };
 
-use super::unknown;
 use crate::{
+    catalog::{Command, Run},
     failure::Failure,
     fields::Fields,
-    flags::Line,
+    flags::{Line, switch},
     json, output,
     session::{Format, Session},
     text,
 };
 
-pub(crate) async fn run(session: &Session, subcommand: &str, line: &Line) -> Result<(), Failure> {
-    match subcommand {
-        "grant" => grant(session, line).await,
-        "revoke" => revoke(session, line).await,
-        "timetolive" => time_to_live(session, line).await,
-        "list" => list(session).await,
-        "keep-alive" => keep_alive(session, line).await,
-        other => Err(unknown("lease", other)),
-    }
-}
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        name: "lease grant",
+        takes: "<ttl>",
+        about: "Creates leases",
+        detail: "The time to live is in seconds.",
+        example: "lease grant 60",
+        flags: &[],
+        run: Run::Online(|session, line| Box::pin(grant(session, line))),
+    },
+    Command {
+        name: "lease revoke",
+        takes: "<leaseID>",
+        about: "Revokes leases",
+        detail: "",
+        example: "lease revoke 694d81417acd4755",
+        flags: &[],
+        run: Run::Online(|session, line| Box::pin(revoke(session, line))),
+    },
+    Command {
+        name: "lease timetolive",
+        takes: "<leaseID> [options]",
+        about: "Get lease information",
+        detail: "",
+        example: "lease timetolive 694d81417acd4755 --keys",
+        flags: &[switch("keys", "Get keys attached to this lease")],
+        run: Run::Online(|session, line| Box::pin(time_to_live(session, line))),
+    },
+    Command {
+        name: "lease list",
+        takes: "",
+        about: "List all active leases",
+        detail: "",
+        example: "lease list",
+        flags: &[],
+        run: Run::Online(|session, _line| Box::pin(list(session))),
+    },
+    Command {
+        name: "lease keep-alive",
+        takes: "[options] <leaseID>",
+        about: "Keeps leases alive (renew)",
+        detail: "Renews until the lease ends or the program is stopped.",
+        example: "lease keep-alive 694d81417acd4755 --once",
+        flags: &[switch("once", "Resets the keep-alive time to its original value and exits immediately")],
+        run: Run::Online(|session, line| Box::pin(keep_alive(session, line))),
+    },
+];
 
 /// etcdctl prints these answers from its own structs: the header is not nested.
 fn flat(header: Option<&ResponseHeader>, rest: &str) -> String {
@@ -43,7 +80,7 @@ fn print(session: &Session, fields: Fields, json: String, simple: impl FnOnce())
         Format::Simple => simple(),
         Format::Json => output::line(json),
         Format::Fields => output::raw(fields.text.as_bytes()),
-        Format::Table => return Err(Failure::table_unsupported()),
+        other @ (Format::Table | Format::Protobuf) => return Err(other.unsupported()),
     }
     Ok(())
 }
@@ -54,9 +91,7 @@ fn parse_id(text: &str) -> Result<i64, Failure> {
 }
 
 async fn grant(session: &Session, line: &Line) -> Result<(), Failure> {
-    let [ttl] = line.words.as_slice() else {
-        return Err(Failure::arguments("lease grant command needs TTL argument"));
-    };
+    let [ttl] = line.words_of("lease grant command needs TTL argument")?;
     let ttl = text::parse_i64(ttl, 10).map_err(|reason| Failure::arguments(format!("bad TTL ({reason})")))?;
     let mut client = session.client.lease.clone();
     let answer = session.call(client.lease_grant(session.ask(LeaseGrantRequest { ttl, id: 0 }))).await;
@@ -77,9 +112,7 @@ async fn grant(session: &Session, line: &Line) -> Result<(), Failure> {
 }
 
 async fn revoke(session: &Session, line: &Line) -> Result<(), Failure> {
-    let [id] = line.words.as_slice() else {
-        return Err(Failure::arguments("lease revoke command needs 1 argument"));
-    };
+    let [id] = line.words_of("lease revoke command needs 1 argument")?;
     let id = parse_id(id)?;
     let mut client = session.client.lease.clone();
     let answer = session.call(client.lease_revoke(session.ask(LeaseRevokeRequest { id }))).await;
@@ -96,9 +129,7 @@ async fn revoke(session: &Session, line: &Line) -> Result<(), Failure> {
 }
 
 async fn time_to_live(session: &Session, line: &Line) -> Result<(), Failure> {
-    let [id] = line.words.as_slice() else {
-        return Err(Failure::arguments("lease timetolive command needs lease ID as argument"));
-    };
+    let [id] = line.words_of("lease timetolive command needs lease ID as argument")?;
     let (id, keys) = (parse_id(id)?, line.has("keys"));
     let mut client = session.client.lease.clone();
     let request = LeaseTimeToLiveRequest { id, keys };
@@ -159,9 +190,7 @@ async fn list(session: &Session) -> Result<(), Failure> {
 }
 
 async fn keep_alive(session: &Session, line: &Line) -> Result<(), Failure> {
-    let [id] = line.words.as_slice() else {
-        return Err(Failure::arguments("lease keep-alive command needs lease ID as argument"));
-    };
+    let [id] = line.words_of("lease keep-alive command needs lease ID as argument")?;
     let id = parse_id(id)?;
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     let ask = LeaseKeepAliveRequest { id };

@@ -1,149 +1,253 @@
-//! `lock` and `elect`: a lease is kept alive while the lock or the leadership is held, and revoked at the end.
+//! `lock` and `elect`: a lease is held as long as the lock or the leadership, and given back at the end.
 //!
-//! Both end on an interrupt. `lock` with a command runs it while holding the lock.
+//! Both end on SIGINT and SIGTERM. `lock` with a command runs it while holding the lock and ends with its exit code.
+//! A request that met a broken connection is sent again: with the same lease it asks for the same place in the queue.
 
-use std::{process::Command, time::Duration};
+use std::{os::unix::process::ExitStatusExt as _, process::Stdio, time::Duration};
 
 use bytes::Bytes;
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio::process::Command as Process;
+use tokio_stream::StreamExt;
+use tonic::{Code, Response, Status};
 use wire::{
-    etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest},
-    v3electionpb::{CampaignRequest, LeaderRequest, ResignRequest},
-    v3lockpb::{LockRequest, UnlockRequest},
+    etcdserverpb::{RangeRequest, RangeResponse},
+    mvccpb::KeyValue,
+    v3electionpb::{CampaignRequest, LeaderKey, LeaderRequest, ResignRequest},
+    v3lockpb::{LockRequest, LockResponse, UnlockRequest},
 };
 
-use super::key::print_key_value;
-use crate::{failure::Failure, flags::Line, output, session::Session};
+use super::key::show_range;
+use crate::{
+    catalog::{Command, Run},
+    failure::Failure,
+    flags::{Line, number, switch},
+    held::Held,
+    session::Session,
+    signals::{Ended, Signals},
+};
 
-/// The default of etcdctl's `--ttl`, in seconds.
-const LEASE_TTL_S: i64 = 60;
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        name: "lock",
+        takes: "<lockname> [exec-command arg1 arg2 ...]",
+        about: "Acquires a named lock",
+        detail: "Without a command, prints the lock's key once it is held and holds it until the program is stopped.\n\
+                 With one, runs it while the lock is held, with ETCD_LOCK_KEY and ETCD_LOCK_REV in its environment,\n\
+                 and ends with its exit code.",
+        example: "lock backup -- /usr/local/bin/backup --all\nlock mylock --ttl=30",
+        flags: &[number("ttl", "10", "timeout for session, in seconds")],
+        run: Run::Online(|session, line| Box::pin(lock(session, line))),
+    },
+    Command {
+        name: "elect",
+        takes: "<election-name> [proposal]",
+        about: "Observes and participates in leader election",
+        detail: "",
+        example: "elect leader host-a\nelect leader --listen",
+        flags: &[switch("listen", "observation mode").short('l')],
+        run: Run::Online(|session, line| Box::pin(elect(session, line))),
+    },
+];
 
-async fn lease(session: &Session, ttl: i64) -> Result<i64, Failure> {
-    let mut client = session.client.lease.clone();
-    let id = session.call(client.lease_grant(session.ask(LeaseGrantRequest { ttl, id: 0 }))).await?.id;
-    let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let asked = session.ask(ReceiverStream::new(receiver));
-    // Ends with the program, or with the lease.
-    tokio::spawn(async move {
-        let every = Duration::from_millis(u64::try_from(ttl).unwrap_or(1).saturating_mul(1000) / 3);
-        let _ = sender.send(LeaseKeepAliveRequest { id }).await;
-        let Ok(answers) = client.lease_keep_alive(asked).await else { return };
-        let mut answers = answers.into_inner();
-        while let Some(Ok(answer)) = answers.next().await {
-            if answer.ttl <= 0 {
-                return;
-            }
-            tokio::time::sleep(every).await;
-            if sender.send(LeaseKeepAliveRequest { id }).await.is_err() {
-                return;
-            }
-        }
-    });
-    Ok(id)
-}
+/// Of the lease behind a leadership, in seconds: the default of etcd's client.
+const ELECTION_TTL_S: i64 = 60;
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-async fn revoke(session: &Session, id: i64) {
-    let mut client = session.client.lease.clone();
-    let _ = session.call(client.lease_revoke(session.ask(LeaseRevokeRequest { id }))).await;
-}
-
-async fn interrupted() {
-    let _ = tokio::signal::ctrl_c().await;
-}
-
-pub(crate) async fn lock(session: &Session, line: &Line) -> Result<(), Failure> {
-    let Some((name, command)) = line.words.split_first() else {
-        return Err(Failure::arguments(
-            "lock takes one lock name argument and an optional command to execute",
-        ));
-    };
-    let ttl = if line.given("ttl") { line.number("ttl")? } else { LEASE_TTL_S };
-    let id = lease(session, ttl).await?;
-    let mut client = session.client.lock.clone();
-    let request = LockRequest { name: Bytes::from(name.clone()), lease: id };
-    let key = tokio::select! {
-        answer = client.lock(session.ask(request)) => answer.map_err(|status| session.failed(&status))?.into_inner().key,
-        () = interrupted() => {
-            revoke(session, id).await;
-            return Ok(());
-        }
-    };
-    let result = match command.split_first() {
-        None => {
-            output::line(&key);
-            output::line(""); // the key's value
-            interrupted().await;
-            Ok(())
-        }
-        Some((program, arguments)) => {
-            let mut process = Command::new(program);
-            process.args(arguments).env("ETCD_LOCK_KEY", String::from_utf8_lossy(&key).into_owned());
-            match tokio::task::spawn_blocking(move || process.status()).await {
-                Ok(Ok(status)) if status.success() => Ok(()),
-                Ok(Ok(status)) => Err(Failure::error(format!("exit status {}", status.code().unwrap_or(-1)))),
-                Ok(Err(error)) => Err(Failure::error(format!("exec: {program:?}: {error}"))),
-                Err(error) => Err(Failure::error(error.to_string())),
+/// Asks until a member has answered, the lease is lost or a signal came (then nothing is answered).
+async fn ask_while<T>(
+    session: &Session,
+    held: &mut Held,
+    signals: &mut Signals,
+    lost: &str,
+    ask: impl AsyncFn() -> Result<Response<T>, Status>,
+) -> Result<Option<T>, Failure> {
+    let answered = async {
+        loop {
+            match ask().await {
+                Err(status)
+                    if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) =>
+                {
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                }
+                answer => return answer,
             }
         }
     };
-    let _ = session.call(client.unlock(session.ask(UnlockRequest { key }))).await;
-    revoke(session, id).await;
-    result
-}
-
-pub(crate) async fn elect(session: &Session, line: &Line) -> Result<(), Failure> {
-    let (name, proposal) = match line.words.as_slice() {
-        [name] => (name, None),
-        [name, proposal] => (name, Some(proposal)),
-        _ => {
-            return Err(Failure::arguments(
-                "elect takes one election name argument and an optional proposal argument",
-            ));
-        }
-    };
-    match (proposal, line.has("listen")) {
-        (None, true) => observe(session, name).await,
-        (Some(_), true) => Err(Failure::arguments("no proposal expected")),
-        (None, false) => Err(Failure::arguments("missing proposal")),
-        (Some(proposal), false) => campaign(session, name, proposal).await,
+    tokio::select! {
+        answer = answered => Ok(Some(answer.map_err(|status| session.failed(&status))?.into_inner())),
+        () = held.lost() => Err(Failure::error(lost)),
+        _ = signals.next() => Ok(None),
     }
 }
 
-async fn observe(session: &Session, name: &str) -> Result<(), Failure> {
-    let mut client = session.client.election.clone();
-    let request = LeaderRequest { name: Bytes::from(name.to_owned()) };
-    let answers = client.observe(session.ask(request)).await.map_err(|status| session.failed(&status))?;
-    let mut answers = answers.into_inner();
-    loop {
-        let answer = tokio::select! {
-            answer = answers.next() => answer,
-            () = interrupted() => return Ok(()),
+async fn lock(session: &Session, line: &Line) -> Result<(), Failure> {
+    let Some((name, command)) = line.words.split_first() else {
+        return Err(Failure::arguments("lock takes a lock name argument and an optional command to execute"));
+    };
+    let mut signals = Signals::catch();
+    let mut held = Held::new(session, line.number("ttl")).await?;
+    let request = LockRequest { name: Bytes::from(name.clone()), lease: held.id };
+    let ask = async || session.client.lock.clone().lock(session.ask(request.clone())).await;
+    let result = match ask_while(session, &mut held, &mut signals, "session expired", ask).await {
+        Ok(Some(locked)) => {
+            let result = use_lock(session, &mut held, &mut signals, &locked, command).await;
+            let unlock = UnlockRequest { key: locked.key };
+            let _ = session.call(session.client.lock.clone().unlock(session.ask(unlock))).await;
+            result
+        }
+        // As etcd's client, whose wait was ended.
+        Ok(None) => Err(Failure::error("context canceled")),
+        Err(failure) => Err(failure),
+    };
+    held.release(session).await;
+    result
+}
+
+async fn use_lock(
+    session: &Session,
+    held: &mut Held,
+    signals: &mut Signals,
+    locked: &LockResponse,
+    command: &[String],
+) -> Result<(), Failure> {
+    if let Some((program, arguments)) = command.split_first() {
+        let revision = locked.header.as_ref().map_or(0, |header| header.revision);
+        let mut process = Process::new(program);
+        process
+            .args(arguments)
+            .env("ETCD_LOCK_KEY", String::from_utf8_lossy(&locked.key).into_owned())
+            .env("ETCD_LOCK_REV", revision.to_string());
+        return run(process, program, signals).await;
+    }
+    let shown = show_key(session, &locked.key).await?;
+    if shown.kvs.is_empty() {
+        return Err(Failure::error("lock lost on init"));
+    }
+    tokio::select! {
+        _ = signals.next() => Ok(()),
+        () = held.lost() => Err(Failure::error("session expired")),
+    }
+}
+
+/// Runs a program to its end. What would end this one is passed on, so that the lock is not left behind.
+async fn run(mut process: Process, program: &str, signals: &mut Signals) -> Result<(), Failure> {
+    let started = process.stdin(Stdio::null()).spawn();
+    let mut child = started.map_err(|error| Failure::error(format!("exec: {program:?}: {error}")))?;
+    let status = loop {
+        let ended = tokio::select! {
+            status = child.wait() => break status,
+            ended = signals.next() => ended,
         };
-        match answer {
-            Some(Ok(answer)) => print_key_value(&answer.kv.unwrap_or_default(), session.options.hex, false),
-            Some(Err(status)) => return Err(session.failed(&status)),
-            None => return Err(Failure::error("elect: observer lost")),
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+        if let (Ended::Terminate, Some(pid)) = (ended, pid) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+    };
+    let status = status.map_err(|error| Failure::error(format!("exec: {program:?}: {error}")))?;
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Ok(()),
+        (Some(code), _) => {
+            Err(Failure { code: u8::try_from(code).unwrap_or(u8::MAX), text: format!("exit status {code}") })
+        }
+        (None, signal) => Err(Failure {
+            code: u8::MAX,
+            text: format!(
+                "signal: {}",
+                signal.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
+            ),
+        }),
+    }
+}
+
+/// Prints what is stored under a key of ours.
+async fn show_key(session: &Session, key: &Bytes) -> Result<RangeResponse, Failure> {
+    let request = RangeRequest { key: key.clone(), ..RangeRequest::default() };
+    let answer = session.call(session.client.kv.clone().range(session.ask(request))).await?;
+    show_range(session, &answer, false)?;
+    Ok(answer)
+}
+
+async fn elect(session: &Session, line: &Line) -> Result<(), Failure> {
+    match (line.words.as_slice(), line.has("listen")) {
+        ([name], true) => observe(session, name).await,
+        ([_], false) => Err(Failure::arguments("no proposal argument but -l not set")),
+        ([_, _], true) => Err(Failure::arguments("proposal given but -l is set")),
+        ([name, proposal], false) => campaign(session, name, proposal).await,
+        _ => Err(Failure::arguments(
+            "elect takes one election name argument and an optional proposal argument",
+        )),
+    }
+}
+
+/// Prints each leader once, over lost connections too.
+async fn observe(session: &Session, name: &str) -> Result<(), Failure> {
+    let mut signals = Signals::catch();
+    let mut shown = KeyValue::default();
+    loop {
+        let request = LeaderRequest { name: Bytes::from(name.to_owned()) };
+        let watched = async {
+            let mut client = session.client.election.clone();
+            let mut answers = client.observe(session.ask(request)).await?.into_inner();
+            while let Some(answer) = answers.next().await {
+                let answer = answer?;
+                let leader = answer.kv.unwrap_or_default();
+                if (&leader.key, leader.mod_revision) != (&shown.key, shown.mod_revision) {
+                    shown = leader.clone();
+                    let answer = RangeResponse {
+                        header: answer.header,
+                        kvs: vec![leader],
+                        count: 1,
+                        ..RangeResponse::default()
+                    };
+                    let _ = show_range(session, &answer, false);
+                }
+            }
+            Ok(())
+        };
+        let ended: Result<(), Status> = tokio::select! {
+            ended = watched => ended,
+            _ = signals.next() => return Ok(()),
+        };
+        match ended {
+            Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+            Err(status) => return Err(session.failed(&status)),
+            Ok(()) => return Err(Failure::error("elect: observer lost")),
         }
     }
 }
 
 async fn campaign(session: &Session, name: &str, proposal: &str) -> Result<(), Failure> {
-    let id = lease(session, LEASE_TTL_S).await?;
-    let mut client = session.client.election.clone();
-    let (name, value) = (Bytes::from(name.to_owned()), Bytes::from(proposal.to_owned()));
-    let leader = tokio::select! {
-        answer = client.campaign(session.ask(CampaignRequest { name, lease: id, value })) => {
-            answer.map_err(|status| session.failed(&status))?.into_inner().leader
-        }
-        () = interrupted() => {
-            revoke(session, id).await;
-            return Ok(());
-        }
+    let mut signals = Signals::catch();
+    let mut held = Held::new(session, ELECTION_TTL_S).await?;
+    let request = CampaignRequest {
+        name: Bytes::from(name.to_owned()),
+        lease: held.id,
+        value: Bytes::from(proposal.to_owned()),
     };
-    output::line(leader.clone().unwrap_or_default().key);
-    output::line(proposal);
-    interrupted().await;
-    let _ = session.call(client.resign(session.ask(ResignRequest { leader }))).await;
-    revoke(session, id).await;
+    let ask = async || session.client.election.clone().campaign(session.ask(request.clone())).await;
+    let result = match ask_while(session, &mut held, &mut signals, "elect: session expired", ask).await {
+        Ok(Some(won)) => lead(session, &mut held, &mut signals, won.leader.unwrap_or_default()).await,
+        Ok(None) => Err(Failure::error("context canceled")),
+        Err(failure) => Err(failure),
+    };
+    held.release(session).await;
+    result
+}
+
+async fn lead(
+    session: &Session,
+    held: &mut Held,
+    signals: &mut Signals,
+    leader: LeaderKey,
+) -> Result<(), Failure> {
+    show_key(session, &leader.key).await?;
+    tokio::select! {
+        _ = signals.next() => {}
+        () = held.lost() => return Err(Failure::error("elect: session expired")),
+    }
+    let request = ResignRequest { leader: Some(leader) };
+    let _ = session.call(session.client.election.clone().resign(session.ask(request))).await;
     Ok(())
 }

@@ -1,39 +1,82 @@
 //! `member list`, `add`, `remove`, `update` and `promote`.
 
+use prost::Message as _;
 use wire::etcdserverpb::{
     Member, MemberAddRequest, MemberListRequest, MemberListResponse, MemberPromoteRequest,
     MemberRemoveRequest, MemberUpdateRequest, ResponseHeader,
 };
 
-use super::unknown;
 use crate::{
+    catalog::{Command, Run},
     failure::Failure,
     fields::Fields,
-    flags::Line,
+    flags::{Line, switch, text as text_flag},
     json, output,
     session::{Format, Session},
     table, text,
 };
 
-pub(crate) async fn run(session: &Session, subcommand: &str, line: &Line) -> Result<(), Failure> {
-    match subcommand {
-        "list" => list(session, line).await,
-        "add" => add(session, line).await,
-        "remove" | "update" | "promote" => change(session, subcommand, line).await,
-        other => Err(unknown("member", other)),
-    }
-}
-
-async fn members(session: &Session) -> Result<MemberListResponse, Failure> {
-    let mut client = session.client.cluster.clone();
-    session.call(client.member_list(session.ask(MemberListRequest { linearizable: true }))).await
-}
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        name: "member add",
+        takes: "<memberName> [options]",
+        about: "Adds a member into the cluster",
+        detail: "Prints the variables that the new member must be started with.",
+        example: "member add m4 --peer-urls=http://10.0.0.4:2380 --learner",
+        flags: &[
+            switch("learner", "indicates if the new member is raft learner"),
+            text_flag("peer-urls", "", "comma separated peer URLs for the new member."),
+        ],
+        run: Run::Online(|session, line| Box::pin(add(session, line))),
+    },
+    Command {
+        name: "member remove",
+        takes: "<memberID>",
+        about: "Removes a member from the cluster",
+        detail: "",
+        example: "member remove 8e9e05c52164694d",
+        flags: &[],
+        run: Run::Online(|session, line| Box::pin(remove(session, line))),
+    },
+    Command {
+        name: "member update",
+        takes: "<memberID> [options]",
+        about: "Updates a member in the cluster",
+        detail: "",
+        example: "member update 8e9e05c52164694d --peer-urls=http://10.0.0.5:2380",
+        flags: &[text_flag("peer-urls", "", "comma separated peer URLs for the updated member.")],
+        run: Run::Online(|session, line| Box::pin(update(session, line))),
+    },
+    Command {
+        name: "member list",
+        takes: "",
+        about: "Lists all members in the cluster",
+        detail: "When --write-out is set to simple, this command prints out comma-separated member lists for each endpoint.\n\
+                 The items in the lists are ID, Status, Name, Peer Addrs, Client Addrs, Is Learner.",
+        example: "member list -w table",
+        flags: &[text_flag("consistency", "l", "Linearizable(l) or Serializable(s)").values(&["l", "s"])],
+        run: Run::Online(|session, line| Box::pin(list(session, line))),
+    },
+    Command {
+        name: "member promote",
+        takes: "<memberID>",
+        about: "Promotes a non-voting member in the cluster",
+        detail: "The learner must have caught up with the leader.",
+        example: "member promote 8e9e05c52164694d",
+        flags: &[],
+        run: Run::Online(|session, line| Box::pin(promote(session, line))),
+    },
+];
 
 async fn list(session: &Session, line: &Line) -> Result<(), Failure> {
-    if !line.words.is_empty() {
-        return Err(Failure::arguments("member list command does not accept argument"));
-    }
-    let answer = members(session).await?;
+    let [] = line.words_of("member list command does not accept argument")?;
+    let linearizable = match line.text("consistency") {
+        "l" => true,
+        "s" => false,
+        other => return Err(Failure::feature(format!("unknown consistency flag {other:?}"))),
+    };
+    let mut client = session.client.cluster.clone();
+    let answer = session.call(client.member_list(session.ask(MemberListRequest { linearizable }))).await?;
     let rows: Vec<Vec<String>> = answer.members.iter().map(row).collect();
     match session.options.format {
         Format::Simple => rows.iter().for_each(|row| output::line(row.join(", "))),
@@ -44,6 +87,7 @@ async fn list(session: &Session, line: &Line) -> Result<(), Failure> {
         Format::Json if session.options.hex => output::line(hex_json(&answer)),
         Format::Json => output::line(json::message("etcdserverpb.MemberListResponse", &answer)),
         Format::Fields => output::raw(list_fields(&answer).as_bytes()),
+        Format::Protobuf => output::raw(&answer.encode_to_vec()),
     }
     Ok(())
 }
@@ -94,8 +138,8 @@ fn hex_json(answer: &MemberListResponse) -> String {
 
 fn peer_urls(line: &Line) -> Result<Vec<String>, Failure> {
     match line.text("peer-urls") {
-        None | Some("") => Err(Failure::arguments("member peer urls not provided")),
-        Some(urls) => Ok(urls.split(',').map(str::to_owned).collect()),
+        "" => Err(Failure::arguments("member peer urls not provided")),
+        urls => Ok(urls.split(',').map(str::to_owned).collect()),
     }
 }
 
@@ -103,7 +147,11 @@ async fn add(session: &Session, line: &Line) -> Result<(), Failure> {
     let name = match line.words.as_slice() {
         [] => return Err(Failure::arguments("member name not provided")),
         [name] => name,
-        _ => return Err(Failure::arguments("too many arguments")),
+        words => {
+            let urls = words.iter().filter(|word| word.to_lowercase().starts_with("http"));
+            let hints: String = urls.map(|url| format!(", did you mean --peer-urls={url}")).collect();
+            return Err(Failure::arguments(format!("too many arguments{hints}")));
+        }
     };
     let peer_urls = peer_urls(line)?;
     let mut client = session.client.cluster.clone();
@@ -121,8 +169,9 @@ async fn add(session: &Session, line: &Line) -> Result<(), Failure> {
         |lines, _| fields(lines),
         |answer| {
             output::line(format!(
-                "Member {:16x} added to cluster {:16x}",
+                "Member {:16x} added{}to cluster {:16x}",
                 added.id,
+                if added.is_learner { " as learner " } else { " " },
                 cluster_id(answer.header.as_ref())
             ));
             let mut cluster = Vec::new();
@@ -139,52 +188,36 @@ async fn add(session: &Session, line: &Line) -> Result<(), Failure> {
     )
 }
 
-async fn change(session: &Session, subcommand: &str, line: &Line) -> Result<(), Failure> {
-    let [id] = line.words.as_slice() else { return Err(Failure::arguments("member ID is not provided")) };
-    let id = text::parse_u64(id, 16)
-        .map_err(|reason| Failure::arguments(format!("bad member ID arg ({reason}), expecting ID in Hex")))?;
+fn id(line: &Line) -> Result<u64, Failure> {
+    let [id] = line.words_of("member ID is not provided")?;
+    text::parse_u64(id, 16)
+        .map_err(|reason| Failure::arguments(format!("bad member ID arg ({reason}), expecting ID in Hex")))
+}
+
+/// What `simple` says of a change.
+fn said(id: u64, did: &str) -> impl Fn(Option<ResponseHeader>) -> String {
+    move |header| format!("Member {id:16x} {did} cluster {:16x}", cluster_id(header.as_ref()))
+}
+
+async fn remove(session: &Session, line: &Line) -> Result<(), Failure> {
+    let id = id(line)?;
     let mut client = session.client.cluster.clone();
-    let said = |did: &str, header: Option<&ResponseHeader>| {
-        output::line(format!("Member {id:16x} {did} cluster {:16x}", cluster_id(header)));
-    };
-    let header = |fields: &mut Fields, header: Option<&ResponseHeader>| fields.header(header);
-    match subcommand {
-        "remove" => {
-            let answer = session.call(client.member_remove(session.ask(MemberRemoveRequest { id }))).await?;
-            session.show(
-                "MemberRemoveResponse",
-                &answer,
-                |f, a| header(f, a.header.as_ref()),
-                |a| {
-                    said("removed from", a.header.as_ref());
-                },
-            )
-        }
-        "promote" => {
-            let answer =
-                session.call(client.member_promote(session.ask(MemberPromoteRequest { id }))).await?;
-            session.show(
-                "MemberPromoteResponse",
-                &answer,
-                |f, a| header(f, a.header.as_ref()),
-                |a| {
-                    said("promoted in", a.header.as_ref());
-                },
-            )
-        }
-        _ => {
-            let request = MemberUpdateRequest { id, peer_ur_ls: peer_urls(line)? };
-            let answer = session.call(client.member_update(session.ask(request))).await?;
-            session.show(
-                "MemberUpdateResponse",
-                &answer,
-                |f, a| header(f, a.header.as_ref()),
-                |a| {
-                    said("updated in", a.header.as_ref());
-                },
-            )
-        }
-    }
+    let asked = client.member_remove(session.ask(MemberRemoveRequest { id }));
+    session.say("MemberRemoveResponse", asked, |answer| answer.header, said(id, "removed from")).await
+}
+
+async fn promote(session: &Session, line: &Line) -> Result<(), Failure> {
+    let id = id(line)?;
+    let mut client = session.client.cluster.clone();
+    let asked = client.member_promote(session.ask(MemberPromoteRequest { id }));
+    session.say("MemberPromoteResponse", asked, |answer| answer.header, said(id, "promoted in")).await
+}
+
+async fn update(session: &Session, line: &Line) -> Result<(), Failure> {
+    let (id, peer_ur_ls) = (id(line)?, peer_urls(line)?);
+    let mut client = session.client.cluster.clone();
+    let asked = client.member_update(session.ask(MemberUpdateRequest { id, peer_ur_ls }));
+    session.say("MemberUpdateResponse", asked, |answer| answer.header, said(id, "updated in")).await
 }
 
 fn cluster_id(header: Option<&ResponseHeader>) -> u64 {

@@ -1,74 +1,113 @@
 //! `snapshot status` and `snapshot restore`: what etcdutl does with a file, without a cluster.
 //!
-//! Making a data directory is the store's business, which this crate does not know: whoever runs it passes a function.
-//! Not here: `snapshot save` (maintenance.rs).
+//! Making a data directory is the store's business (offline.rs). Not here: `snapshot save` (save.rs).
 
-use std::{fs::File, path::PathBuf};
+use std::fs::File;
 
 use bolt::{Entry, ReadError, Reader};
 
-use super::unknown;
+use super::file::blocking;
 use crate::{
+    catalog::{Command, Context, Run},
     failure::Failure,
-    flags::Line,
+    flags::{Flag, Line, number, switch, text as text_flag},
+    offline::SnapshotRestore,
     output,
-    session::{Format, Options},
+    session::{Format, cause},
     table, text,
 };
 
-/// The flags of `snapshot restore`, as given or by etcdutl's defaults.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SnapshotRestore {
-    pub snapshot: PathBuf,
-    pub name: String,
-    pub initial_cluster: String,
-    pub initial_cluster_token: String,
-    pub initial_advertise_peer_urls: String,
-    pub data_dir: PathBuf,
-    pub skip_hash_check: bool,
-    pub bump_revision: u64,
-    pub mark_compacted: bool,
-}
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        name: "snapshot status",
+        takes: "<filename>",
+        about: "Gets backend snapshot status of a given file",
+        detail: "When --write-out is set to simple, this command prints out comma-separated status lists for each endpoint.\n\
+                 The items in the lists are hash, revision, total keys, total size, storage version.",
+        example: "snapshot status /backup/etcd-snapshot.db -w table",
+        flags: &[],
+        run: Run::Offline(|_context, line| Box::pin(async move { status(line) })),
+    },
+    Command {
+        name: "snapshot restore",
+        takes: "<filename> --data-dir {output dir} [options]",
+        about: "Restores a snapshot to a data directory",
+        detail: "Each member of the new cluster restores the same file with the same --initial-cluster and its own --name.\n\
+                 The directory must be missing or empty; if the work fails or is stopped, nothing is left in it.\n\
+                 With --bump-revision and --mark-compacted, revisions that clients have seen are not used again and\n\
+                 their watches and caches start over.",
+        example: "snapshot restore snapshot.db --name m1 --data-dir m1.etcd --initial-cluster m1=http://h1:2380 \
+                  --initial-advertise-peer-urls http://h1:2380",
+        flags: RESTORE_FLAGS,
+        run: Run::Offline(|context, line| Box::pin(restore(context, line))),
+    },
+];
 
-/// Makes a data directory. Answers a line that says what was made, or why nothing was.
-pub type Restore = fn(SnapshotRestore) -> Result<String, String>;
+const RESTORE_FLAGS: &[Flag] = &[
+    number("bump-revision", "0", "How much to increase the latest revision after restore"),
+    text_flag("data-dir", "", "Path to the output data directory (default: <name>.etcd)"),
+    text_flag(
+        "initial-advertise-peer-urls",
+        "http://localhost:2380",
+        "List of this member's peer URLs to advertise to the rest of the cluster",
+    ),
+    text_flag(
+        "initial-cluster",
+        "default=http://localhost:2380",
+        "Initial cluster configuration for restore bootstrap",
+    ),
+    text_flag(
+        "initial-cluster-token",
+        "etcd-cluster",
+        "Initial cluster token for the etcd cluster during restore bootstrap",
+    ),
+    switch(
+        "mark-compacted",
+        "Mark the latest revision after restore as compacted (required if --bump-revision > 0, disallowed otherwise)",
+    ),
+    text_flag("name", "default", "Human-readable name for this member"),
+    switch(
+        "skip-hash-check",
+        "Ignore snapshot integrity hash value (required if copied from data directory)",
+    ),
+    text_flag("wal-dir", "", "Path to the WAL directory (not supported: the log lies in the data directory)"),
+];
 
-pub(crate) fn run(subcommand: &str, line: &Line, options: &Options, restore: Restore) -> Result<(), Failure> {
-    match subcommand {
-        "status" => status(line, options),
-        "restore" => {
-            output::error(&restore(asked(line)?).map_err(Failure::error)?);
-            Ok(())
-        }
-        _ => Err(unknown("snapshot", subcommand)),
-    }
+async fn restore(context: &Context, line: &Line) -> Result<(), Failure> {
+    let asked = asked(line)?;
+    let restore = context.offline.restore;
+    let said = blocking("Restoring", move |progress| restore(&asked, progress)).await?;
+    output::error(&said);
+    Ok(())
 }
 
 fn asked(line: &Line) -> Result<SnapshotRestore, Failure> {
-    let [snapshot] = line.words.as_slice() else {
-        return Err(Failure::arguments("snapshot restore requires exactly one argument"));
-    };
-    if line.text("wal-dir").is_some_and(|dir| !dir.is_empty()) {
+    let [snapshot] = line.words_of("snapshot restore requires exactly one argument")?;
+    if !line.text("wal-dir").is_empty() {
         return Err(Failure::arguments("--wal-dir is not supported: the log lies in the data directory"));
     }
-    let given = |name: &str, default: &str| line.text(name).unwrap_or(default).to_owned();
-    let name = given("name", "default");
-    let bump = given("bump-revision", "0");
-    let bump_revision = text::parse_u64(&bump, 10).map_err(|reason| {
+    let bump = line.text("bump-revision");
+    let bump_revision = text::parse_u64(bump, 10).map_err(|reason| {
         Failure::error(format!("invalid argument {bump:?} for \"--bump-revision\" flag: {reason}"))
     })?;
-    let data_dir = given("data-dir", "");
-    let data_dir = if data_dir.is_empty() { format!("{name}.etcd") } else { data_dir };
+    if (bump_revision > 0) != line.has("mark-compacted") {
+        return Err(Failure::arguments("--mark-compacted required if --revision-bump > 0"));
+    }
+    let name = line.text("name");
+    let data_dir = match line.text("data-dir") {
+        "" => format!("{name}.etcd"),
+        data_dir => data_dir.to_owned(),
+    };
     Ok(SnapshotRestore {
         snapshot: snapshot.into(),
-        initial_cluster: given("initial-cluster", "default=http://localhost:2380"),
-        initial_cluster_token: given("initial-cluster-token", "etcd-cluster"),
-        initial_advertise_peer_urls: given("initial-advertise-peer-urls", "http://localhost:2380"),
+        name: name.to_owned(),
+        initial_cluster: line.text("initial-cluster").to_owned(),
+        initial_cluster_token: line.text("initial-cluster-token").to_owned(),
+        initial_advertise_peer_urls: line.text("initial-advertise-peer-urls").to_owned(),
         data_dir: data_dir.into(),
         skip_hash_check: line.has("skip-hash-check"),
         bump_revision,
         mark_compacted: line.has("mark-compacted"),
-        name,
     })
 }
 
@@ -84,27 +123,26 @@ struct Status {
     storage_version: String,
 }
 
-fn status(line: &Line, options: &Options) -> Result<(), Failure> {
-    let [path] = line.words.as_slice() else {
-        return Err(Failure::arguments("snapshot status requires exactly one argument"));
-    };
-    let file = File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Failure::error(format!("stat {path}: no such file or directory")),
-        _ => Failure::error(format!("open {path}: {error}")),
+fn status(line: &Line) -> Result<(), Failure> {
+    let [path] = line.words_of("snapshot status requires exactly one argument")?;
+    let file = File::open(path).map_err(|error| {
+        let call = if error.kind() == std::io::ErrorKind::NotFound { "stat" } else { "open" };
+        Failure::error(format!("{call} {path}: {}", cause(&error)))
     })?;
     let read = |error: ReadError| Failure::error(format!("snapshot file integrity check failed. {error}"));
     let status = count(&Reader::open(file).map_err(read)?).map_err(read)?;
     let Status { hash, revision, keys, size_bytes, storage_version } = status;
     let row = || {
-        let size = human_size(size_bytes);
+        let size = text::size(size_bytes);
         vec![format!("{hash:x}"), revision.to_string(), keys.to_string(), size, storage_version.clone()]
     };
-    match options.format {
+    match Format::read(line)? {
         Format::Simple => output::line(row().join(", ")),
         Format::Table => {
             let titles = ["hash", "revision", "total keys", "total size", "storage version"];
             output::raw(table::draw(&titles, &[row()]).as_bytes());
         }
+        Format::Protobuf => return Err(Format::Protobuf.unsupported()),
         Format::Json => output::line(format!(
             "{{\"hash\":{hash},\"revision\":{revision},\"totalKey\":{keys},\"totalSize\":{size_bytes},\"version\":{}}}",
             serde_json::Value::from(storage_version.as_str())
@@ -142,42 +180,11 @@ fn count<S: bolt::ReadAt>(reader: &Reader<S>) -> Result<Status, ReadError> {
     Ok(status)
 }
 
-/// As `humanize.Bytes` of Go: powers of 1000, one decimal below 10.
-fn human_size(size_bytes: u64) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-    if size_bytes < 10 {
-        return format!("{size_bytes} B");
-    }
-    let mut unit = 0;
-    let mut base = 1_u64;
-    while size_bytes / base >= 1000 && unit + 1 < UNITS.len() {
-        base *= 1000;
-        unit += 1;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-    let tenths = (size_bytes as f64 / base as f64 * 10.0 + 0.5).floor() / 10.0;
-    let unit = UNITS[unit];
-    if tenths < 10.0 { format!("{tenths:.1} {unit}") } else { format!("{tenths:.0} {unit}") }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::PathBuf;
 
-    #[test]
-    fn sizes_read_as_in_go() {
-        let rows = [
-            (0, "0 B"),
-            (9, "9 B"),
-            (999, "999 B"),
-            (1_000, "1.0 kB"),
-            (20_480, "20 kB"),
-            (5_300_000, "5.3 MB"),
-        ];
-        for (size_bytes, text) in rows {
-            assert_eq!(human_size(size_bytes), text);
-        }
-    }
+    use super::*;
 
     /// The hash of a file is that of its contents in order.
     #[test]
@@ -203,7 +210,7 @@ mod tests {
     #[test]
     fn flags_have_etcdutls_defaults() {
         let words = ["a.db", "--name", "m1", "--skip-hash-check"].map(str::to_owned);
-        let asked = asked(&Line::parse(&words).expect("known flags")).expect("one file");
+        let asked = asked(&Line::parse(&words, &[RESTORE_FLAGS]).expect("known flags")).expect("one file");
         assert_eq!(asked.data_dir, PathBuf::from("m1.etcd"));
         assert_eq!(asked.initial_cluster, "default=http://localhost:2380");
         assert!(asked.skip_hash_check && !asked.mark_compacted);

@@ -10,16 +10,32 @@ use wire::etcdserverpb::{
     response_op::Response,
 };
 
-use super::{flags_of, key};
+use super::key;
 use crate::{
+    catalog::{Command, Run},
     failure::Failure,
-    flags::Line,
-    output,
-    session::{Session, read_line},
+    flags::{Line, switch},
+    output, prompt,
+    session::Session,
     text,
 };
 
-pub(crate) async fn run(session: &Session, line: &Line) -> Result<(), Failure> {
+pub(crate) const COMMANDS: &[Command] = &[Command {
+    name: "txn",
+    takes: "[options]",
+    about: "Txn processes all the requests in one transaction",
+    detail: "Reads from standard input: comparisons, requests if all of them hold, requests if not. One is on a line, and\n\
+             an empty line ends each of the three parts.\n\n\
+             compares:        <target>(\"<key>\") <operator> \"<value>\"\n\
+             target:          c|create, m|mod, val|value, ver|version or lease\n\
+             operator:        <, =, != or >\n\
+             requests:        get, put and del with their flags",
+    example: "txn <<<'mod(\"key1\") > \"0\"\n\nput key1 \"overwrote-key1\"\n\nput key1 \"created-key1\"\n'",
+    flags: &[switch("interactive", "Input transaction in interactive mode").short('i')],
+    run: Run::Online(|session, line| Box::pin(run(session, line))),
+}];
+
+async fn run(session: &Session, line: &Line) -> Result<(), Failure> {
     if !line.words.is_empty() {
         return Err(Failure::arguments("txn command does not accept argument"));
     }
@@ -45,7 +61,7 @@ pub(crate) async fn run(session: &Session, line: &Line) -> Result<(), Failure> {
 
 /// The next line of a block; `None` ends it.
 fn block_line() -> Result<Option<String>, Failure> {
-    let text = read_line()?;
+    let text = prompt::line()?;
     let text = text.trim();
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }
@@ -74,17 +90,14 @@ fn print(answer: &TxnResponse, hex: bool) {
 
 fn parse_request(text: &str) -> Result<RequestOp, Failure> {
     let words = split_words(text);
-    let line = Line::parse(&words)?;
-    let Some((name, rest)) = line.words.split_first() else {
-        return Err(Failure::input(format!("invalid txn request: {text}")));
-    };
-    line.allow(flags_of(name, ""))?;
-    let line = line.with_words(rest);
+    let wrong = |reason: &str| Failure::input(format!("invalid txn request: {text}{reason}"));
+    let (name, rest) = words.split_first().ok_or_else(|| wrong(""))?;
+    let line = |flags| Line::parse(rest, &[flags]).map_err(|failure| wrong(&format!(" ({})", failure.text)));
     let request = match name.as_str() {
-        "put" => Request::RequestPut(key::parse_put(&line, false)?),
-        "get" => Request::RequestRange(key::parse_get(&line)?),
-        "del" => Request::RequestDeleteRange(key::parse_delete(&line)?),
-        _ => return Err(Failure::input(format!("invalid txn request: {text}"))),
+        "put" => Request::RequestPut(key::parse_put(&line(key::PUT_FLAGS)?, false)?),
+        "get" => Request::RequestRange(key::parse_get(&line(key::GET_FLAGS)?)?),
+        "del" => Request::RequestDeleteRange(key::parse_delete(&line(key::DELETE_FLAGS)?)?),
+        _ => return Err(wrong("")),
     };
     Ok(RequestOp { request: Some(request) })
 }

@@ -3,113 +3,146 @@
 //! With a command after `--`, it runs once for each event with `ETCD_WATCH_*` in its environment.
 //! A watch that the server cancels ends the program with its reason.
 
-use std::process::Command;
+use std::process::Stdio;
 
 use bytes::Bytes;
-use tokio::{io::AsyncBufReadExt, sync::mpsc};
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use prost::Message as _;
+use tokio::{io::AsyncBufReadExt, process::Command as Process, sync::mpsc};
 use wire::{
-    etcdserverpb::{
-        WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
-    },
+    etcdserverpb::{WatchCreateRequest, WatchResponse},
     mvccpb::{Event, event::EventType},
     prefix_end,
 };
 
-use super::{flags_of, key, txn::split_words};
+use super::{key, txn::split_words};
 use crate::{
+    catalog::{Command, Run},
     failure::Failure,
     fields::Fields,
-    flags::Line,
+    flags::{Flag, Line, number, switch},
     json, output,
     session::{Format, Session},
     text::quote,
+    watching::Watches,
 };
 
-pub(crate) async fn run(session: &Session, line: &Line) -> Result<(), Failure> {
+const FLAGS: &[Flag] = &[
+    switch("interactive", "Interactive mode").short('i'),
+    switch("prefix", "Watch on a prefix if prefix is set"),
+    switch("prev-kv", "get the previous key-value pair before the event happens"),
+    switch("progress-notify", "get periodic watch progress notification from server"),
+    number("rev", "0", "Revision to start watching"),
+];
+
+pub(crate) const COMMANDS: &[Command] = &[Command {
+    name: "watch",
+    takes: "[options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",
+    about: "Watches events stream on keys or prefixes",
+    detail: "The key may also come from ETCDCTL_WATCH_KEY and the end of a range from ETCDCTL_WATCH_RANGE_END.\n\
+             A command after -- runs for each event with ETCD_WATCH_REVISION, ETCD_WATCH_EVENT_TYPE, ETCD_WATCH_KEY\n\
+             and ETCD_WATCH_VALUE in its environment. In interactive mode, lines `watch [options] key [range_end]`\n\
+             and `progress` are read from standard input. A lost connection is made again and nothing is missed.",
+    example: "watch --prefix /registry/ --rev=100\nwatch foo -- sh -c 'echo $ETCD_WATCH_VALUE'",
+    flags: FLAGS,
+    run: Run::Online(|session, line| Box::pin(run(session, line))),
+}];
+
+async fn run(session: &Session, line: &Line) -> Result<(), Failure> {
     if session.options.format == Format::Table {
-        return Err(Failure::table_unsupported());
+        return Err(Format::Table.unsupported());
     }
-    let (sender, receiver) = mpsc::channel(16);
-    let mut command = Vec::new();
-    let mut reading = None;
+    let variables = Variables::read()?;
+    let mut watches = Watches::new(session);
+    let mut commands = Vec::new();
     if line.has("interactive") {
-        reading = Some(tokio::spawn(interactive(sender.clone())));
-    } else {
-        let (request, exec) = parse(line)?;
-        command = exec;
-        let _ = sender.send(create(request)).await;
+        return interactive(session, &variables, &mut watches, &mut commands).await;
     }
-    let mut client = session.client.watch.clone();
-    let answers = client.watch(session.ask(ReceiverStream::new(receiver))).await;
-    let mut answers = answers.map_err(|status| session.failed(&status))?.into_inner();
-    let ended = async move {
-        match reading {
-            Some(task) => drop(task.await),
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(ended);
-    loop {
-        let answer = tokio::select! {
-            biased;
-            answer = answers.next() => answer,
-            () = &mut ended => return Err(Failure::input("error reading watch request line: EOF")),
-        };
-        let Some(answer) = answer else { break };
-        let answer = answer.map_err(|status| session.failed(&status))?;
-        if answer.canceled {
-            output::error(&format!("watch was canceled ({})", canceled(&answer)));
-            if session.options.format != Format::Simple {
-                print(session, &answer);
-            }
-            return Err(Failure::interrupted("watch is canceled by the server"));
-        }
-        if answer.created {
-            continue;
-        }
-        print(session, &answer);
-        for event in &answer.events {
-            execute(&command, &answer, event).await?;
-        }
+    let (request, command) = parse(line, &variables)?;
+    commands.push(command);
+    watches.add(request).await;
+    while !watches.all_ended() {
+        tell(session, &commands, watches.next().await).await?;
     }
-    drop(sender);
-    Err(Failure::interrupted("watch is canceled by the server"))
+    Err(Failure::interrupted(CANCELED))
 }
 
-fn create(request: WatchCreateRequest) -> WatchRequest {
-    WatchRequest { request_union: Some(RequestUnion::CreateRequest(request)) }
+const CANCELED: &str = "watch is canceled by the server";
+
+/// Prints an answer and runs the command of its watch.
+async fn tell(
+    session: &Session,
+    commands: &[Vec<String>],
+    answer: Result<(Option<usize>, WatchResponse), Failure>,
+) -> Result<(), Failure> {
+    let (place, answer) = answer.map_err(|failure| {
+        output::error(&format!("watch was canceled ({})", failure.text));
+        Failure::interrupted(CANCELED)
+    })?;
+    if answer.canceled {
+        output::error(&format!("watch was canceled ({})", canceled(&answer)));
+    }
+    print(session, &answer);
+    let Some(command) = place.and_then(|place| commands.get(place)) else { return Ok(()) };
+    for event in &answer.events {
+        execute(command, &answer, event).await?;
+    }
+    Ok(())
+}
+
+/// What to watch by default.
+#[derive(Debug, Default)]
+struct Variables {
+    key: Option<String>,
+    range_end: Option<String>,
+}
+
+impl Variables {
+    fn read() -> Result<Variables, Failure> {
+        let read = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let variables =
+            Variables { key: read("ETCDCTL_WATCH_KEY"), range_end: read("ETCDCTL_WATCH_RANGE_END") };
+        match variables {
+            Variables { key: None, range_end: Some(end) } => Err(Failure::arguments(format!(
+                "ETCDCTL_WATCH_KEY is empty but got ETCDCTL_WATCH_RANGE_END={end:?}"
+            ))),
+            variables => Ok(variables),
+        }
+    }
 }
 
 /// What the watch asks for, and the command to run for each event.
-fn parse(line: &Line) -> Result<(WatchCreateRequest, Vec<String>), Failure> {
-    let wrong = || Failure::arguments("bad number of arguments");
+fn parse(line: &Line, variables: &Variables) -> Result<(WatchCreateRequest, Vec<String>), Failure> {
+    let wrong = |more: &str| Failure::arguments(format!("bad number of arguments{more}"));
     let (words, command) = match line.words_before_dash {
-        Some(count) if count > 0 => line.words.split_at(count.min(line.words.len())),
-        _ => (line.words.as_slice(), [].as_slice()),
+        Some(count) => line.words.split_at(count.min(line.words.len())),
+        None => (line.words.as_slice(), [].as_slice()),
     };
+    if line.words_before_dash.is_some() && command.is_empty() {
+        return Err(wrong(" (found separator --, but no commands)"));
+    }
     let prefix = line.has("prefix");
-    let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-    let (key, end) = match words {
-        [] => (variable("ETCDCTL_WATCH_KEY").ok_or_else(wrong)?, variable("ETCDCTL_WATCH_RANGE_END")),
-        [key] => (key.clone(), None),
-        [_, _] if prefix => {
+    let (key, end) = match (words, &variables.key) {
+        ([], None) => return Err(wrong("")),
+        ([], Some(key)) => (key, variables.range_end.as_ref()),
+        (_, Some(_)) => return Err(wrong(" (found conflicting environment key)")),
+        ([key], None) => (key, None),
+        ([key, end], None) => (key, Some(end)),
+        _ => return Err(wrong("")),
+    };
+    let open = || Bytes::from_static(&[0]);
+    let range_end = match end {
+        Some(_) if prefix => {
             return Err(Failure::arguments("`range_end` and `--prefix` are mutually exclusive"));
         }
-        [key, end] => (key.clone(), Some(end.clone())),
-        _ => return Err(wrong()),
-    };
-    let first = if key.is_empty() { Bytes::from_static(&[0]) } else { Bytes::from(key.clone()) };
-    let range_end = match end {
-        Some(end) => Bytes::from(end),
-        None if prefix && key.is_empty() => Bytes::from_static(&[0]),
+        Some(end) => Bytes::from(end.clone()),
+        None if prefix && key.is_empty() => open(),
         None if prefix => prefix_end(key.as_bytes()),
         None => Bytes::new(),
     };
     let request = WatchCreateRequest {
-        key: first,
+        key: if key.is_empty() { open() } else { Bytes::from(key.clone()) },
         range_end,
-        start_revision: line.number("rev")?,
+        start_revision: line.number("rev"),
         progress_notify: line.has("progress-notify"),
         prev_kv: line.has("prev-kv"),
         ..Default::default()
@@ -117,37 +150,67 @@ fn parse(line: &Line) -> Result<(WatchCreateRequest, Vec<String>), Failure> {
     Ok((request, command.to_vec()))
 }
 
-/// Turns lines `watch [flags] key [end]` and `progress` into requests until standard input ends.
-async fn interactive(sender: mpsc::Sender<WatchRequest>) {
-    let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
-    while let Ok(Some(text)) = lines.next_line().await {
-        let request = match interactive_line(&text) {
-            Ok(Some(request)) => request,
-            Ok(None) => continue,
-            Err(failure) => {
-                output::error(&format!("Invalid command {text} ({})", failure.text));
+/// Reads lines until standard input ends, and prints what the watches of earlier lines tell.
+async fn interactive(
+    session: &Session,
+    variables: &Variables,
+    watches: &mut Watches<'_>,
+    commands: &mut Vec<Vec<String>>,
+) -> Result<(), Failure> {
+    let (sender, mut typed) = mpsc::channel(1);
+    // Ends with standard input.
+    tokio::spawn(async move {
+        let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
+        while let Ok(Some(text)) = lines.next_line().await {
+            if sender.send(text).await.is_err() {
+                return;
+            }
+        }
+    });
+    loop {
+        let text = tokio::select! {
+            biased;
+            answer = watches.next() => {
+                tell(session, commands, answer).await?;
                 continue;
             }
+            text = typed.recv() => text,
         };
-        if sender.send(request).await.is_err() {
-            return;
+        let text = text.ok_or_else(|| Failure::input("error reading watch request line: EOF"))?;
+        match Typed::parse(&text, variables) {
+            Ok(Typed::Watch(request, command)) => {
+                commands.push(command);
+                watches.add(request).await;
+            }
+            Ok(Typed::Progress) => watches.ask_progress().await,
+            Err(failure) => output::error(&failure.text),
         }
     }
 }
 
-fn interactive_line(text: &str) -> Result<Option<WatchRequest>, Failure> {
-    let line = Line::parse(&split_words(text))?;
-    let Some((name, rest)) = line.words.split_first() else { return Ok(None) };
-    match name.as_str() {
-        "watch" => {
-            line.allow(flags_of("watch", ""))?;
-            let line = line.with_words(rest);
-            parse(&line).map(|(request, _)| Some(create(request)))
+/// A line of interactive mode.
+enum Typed {
+    Watch(WatchCreateRequest, Vec<String>),
+    Progress,
+}
+
+impl Typed {
+    fn parse(text: &str, variables: &Variables) -> Result<Typed, Failure> {
+        let words = split_words(text);
+        let refused = |reason: &str| Failure::input(format!("Invalid command {text} ({reason})"));
+        match words.split_first() {
+            None => Err(Failure::input(format!("Invalid command: {text} (watch and progress supported)"))),
+            Some((name, [])) if name == "watch" && variables.key.is_none() => {
+                Err(refused("command type or key is not provided"))
+            }
+            Some((name, rest)) if name == "watch" => {
+                let line = Line::parse(rest, &[FLAGS]).map_err(|failure| refused(&failure.text))?;
+                let (request, command) = parse(&line, variables).map_err(|failure| refused(&failure.text))?;
+                Ok(Typed::Watch(request, command))
+            }
+            Some((name, _)) if name == "progress" => Ok(Typed::Progress),
+            Some(_) => Err(refused("only support watch")),
         }
-        "progress" => Ok(Some(WatchRequest {
-            request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})),
-        })),
-        _ => Err(Failure::arguments("only support watch")),
     }
 }
 
@@ -160,9 +223,14 @@ fn canceled(answer: &WatchResponse) -> &str {
 }
 
 fn print(session: &Session, answer: &WatchResponse) {
-    let progress = answer.events.is_empty();
+    let progress = answer.events.is_empty() && !answer.canceled;
+    if progress {
+        let revision = answer.header.as_ref().map_or(0, |header| header.revision);
+        output::line(format!("progress notify: {revision}"));
+    }
     match session.options.format {
         Format::Json => output::line(watch_json(answer)),
+        Format::Protobuf => output::raw(&answer.encode_to_vec()),
         Format::Fields => {
             let mut fields = Fields::default();
             fields.header(answer.header.as_ref());
@@ -174,10 +242,6 @@ fn print(session: &Session, answer: &WatchResponse) {
                 fields.key_value("", &event.kv.clone().unwrap_or_default());
             }
             output::raw(fields.text.as_bytes());
-        }
-        Format::Simple | Format::Table if progress => {
-            let revision = answer.header.as_ref().map_or(0, |header| header.revision);
-            output::line(format!("progress notify: {revision}"));
         }
         Format::Simple | Format::Table => {
             for event in &answer.events {
@@ -207,31 +271,38 @@ async fn execute(command: &[String], answer: &WatchResponse, event: &Event) -> R
     let Some((program, arguments)) = command.split_first() else { return Ok(()) };
     let kv = event.kv.clone().unwrap_or_default();
     let kind = if event.r#type() == EventType::Delete { "DELETE" } else { "PUT" };
-    let mut process = Command::new(program);
+    let mut process = Process::new(program);
     process
         .args(arguments)
+        .stdin(Stdio::null())
         .env("ETCD_WATCH_REVISION", answer.header.as_ref().map_or(0, |header| header.revision).to_string())
         .env("ETCD_WATCH_EVENT_TYPE", quote(kind.as_bytes()))
         .env("ETCD_WATCH_KEY", quote(&kv.key))
         .env("ETCD_WATCH_VALUE", quote(&kv.value));
-    let ended = tokio::task::spawn_blocking(move || process.status()).await;
-    let failed = |reason: String| Failure::error(format!("command {command:?} error ({reason})"));
-    match ended {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(failed(status.to_string())),
-        Ok(Err(error)) => Err(failed(error.to_string())),
+    let failed = |reason: String| {
+        let words: Vec<String> = command.iter().map(|word| quote(word.as_bytes())).collect();
+        output::error(&format!("command [{}] error ({reason})", words.join(" ")));
+        Failure::silent(1)
+    };
+    match process.status().await {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(failed(status.to_string().replace("exit status: ", "exit status "))),
         Err(error) => Err(failed(error.to_string())),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{FLAGS, Line, Typed, Variables, WatchCreateRequest, parse};
+
+    fn parsed(text: &str, variables: &Variables) -> Result<(WatchCreateRequest, Vec<String>), String> {
+        let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        parse(&Line::parse(&words, &[FLAGS]).unwrap(), variables).map_err(|failure| failure.text)
+    }
 
     #[test]
     fn a_command_may_follow_the_range() {
-        let words: Vec<String> = "a b --rev=3 -- echo -n".split(' ').map(str::to_owned).collect();
-        let (request, command) = parse(&Line::parse(&words).unwrap()).unwrap();
+        let (request, command) = parsed("a b --rev=3 -- echo -n", &Variables::default()).unwrap();
         assert_eq!(
             (&request.key[..], &request.range_end[..], request.start_revision),
             (&b"a"[..], &b"b"[..], 3)
@@ -240,10 +311,34 @@ mod tests {
     }
 
     #[test]
+    fn the_key_may_come_from_the_environment_but_not_twice() {
+        let variables = Variables { key: Some("k".to_owned()), range_end: Some("m".to_owned()) };
+        let (request, command) = parsed("-- echo", &variables).unwrap();
+        assert_eq!((&request.key[..], &request.range_end[..]), (&b"k"[..], &b"m"[..]));
+        assert_eq!(command, ["echo"]);
+        for (text, error) in [
+            ("a", "bad number of arguments (found conflicting environment key)"),
+            ("--", "bad number of arguments (found separator --, but no commands)"),
+            ("--prefix", "`range_end` and `--prefix` are mutually exclusive"),
+        ] {
+            assert_eq!(parsed(text, &variables).unwrap_err(), error);
+        }
+        assert_eq!(parsed("", &Variables::default()).unwrap_err(), "bad number of arguments");
+    }
+
+    #[test]
     fn interactive_lines_are_watch_or_progress() {
-        assert!(interactive_line("watch --prefix a").unwrap().is_some());
-        assert!(interactive_line("progress").unwrap().is_some());
-        assert!(interactive_line("").unwrap().is_none());
-        assert!(interactive_line("put a b").is_err());
+        let typed = |text| Typed::parse(text, &Variables::default()).map_err(|failure| failure.text);
+        assert!(
+            matches!(typed("watch --prefix a -- echo"), Ok(Typed::Watch(_, command)) if command == ["echo"])
+        );
+        assert!(matches!(typed("progress"), Ok(Typed::Progress)));
+        for (text, error) in [
+            ("put a b", "Invalid command put a b (only support watch)"),
+            ("watch", "Invalid command watch (command type or key is not provided)"),
+            ("", "Invalid command:  (watch and progress supported)"),
+        ] {
+            assert_eq!(typed(text).err().unwrap(), error);
+        }
     }
 }

@@ -94,23 +94,41 @@ pub enum RestoreError {
     },
     #[error(transparent)]
     Write(#[from] replica::StartError),
+    #[error("interrupted, nothing was restored")]
+    Interrupted,
 }
 
-/// Makes the directory. Blocks; may take long.
-pub fn restore(options: &Options) -> Result<Restored, RestoreError> {
+/// Told how many of how many bytes are done; answers whether to go on.
+pub type Progress<'a> = &'a dyn Fn(u64, u64) -> bool;
+
+/// Makes the directory. Blocks; may take long. A failure leaves nothing in it.
+pub fn restore(options: &Options, progress: Progress<'_>) -> Result<Restored, RestoreError> {
     if options.mark_compacted && options.bump_revision == 0 {
         return Err(RestoreError::MarkWithoutBump);
     }
     let config = config(options)?;
-    check_empty(&options.data_dir)?;
+    let existed = check_empty(&options.data_dir)?;
+    let restored = fill(options, &config, progress);
+    if restored.is_err() {
+        // Was missing or empty, so all that is in it is ours.
+        let _ = std::fs::remove_dir_all(&options.data_dir);
+        if existed {
+            let _ = std::fs::create_dir(&options.data_dir);
+        }
+    }
+    restored
+}
+
+fn fill(options: &Options, config: &Config, progress: Progress<'_>) -> Result<Restored, RestoreError> {
     let path = &options.snapshot;
     let io_error = |source| RestoreError::Io { path: path.clone(), source };
     let file = File::open(path).map_err(io_error)?;
     if !options.skip_hash_check {
-        check_hash(&file).map_err(io_error)??;
+        check_hash(&file, progress).map_err(io_error)??;
     }
-    let source = Source { path, reader: Reader::open(file).map_err(|source| database(path, source))? };
-    let bootstrap::Bootstrap { identity, members } = bootstrap::first_members(&config);
+    let source =
+        Source { path, reader: Reader::open(file).map_err(|source| database(path, source))?, progress };
+    let bootstrap::Bootstrap { identity, members } = bootstrap::first_members(config);
     let mut state = NewState::create(&options.data_dir, identity, &members)?;
     let newest = source.records(&mut state)?;
     source.small(&mut state, newest, options)?;
@@ -135,17 +153,18 @@ fn config(options: &Options) -> Result<Config, RestoreError> {
     Ok(config)
 }
 
-/// Missing is as good as empty.
-fn check_empty(data_dir: &Path) -> Result<(), RestoreError> {
-    let empty = match std::fs::read_dir(data_dir) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-    };
-    if empty { Ok(()) } else { Err(RestoreError::DataDir(data_dir.to_owned())) }
+/// Missing is as good as empty. Answers whether it is there.
+fn check_empty(data_dir: &Path) -> Result<bool, RestoreError> {
+    let refused = || RestoreError::DataDir(data_dir.to_owned());
+    match std::fs::read_dir(data_dir) {
+        Ok(mut entries) => entries.next().is_none().then_some(true).ok_or_else(refused),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(_) => Err(refused()),
+    }
 }
 
 /// What stands behind the pages must be the hash of them.
-fn check_hash(file: &File) -> io::Result<Result<(), RestoreError>> {
+fn check_hash(file: &File, progress: Progress<'_>) -> io::Result<Result<(), RestoreError>> {
     let size_bytes = file.metadata()?.len();
     let hash_size_bytes = HASH_SIZE_BYTES as u64;
     if size_bytes % 512 != hash_size_bytes {
@@ -160,6 +179,9 @@ fn check_hash(file: &File) -> io::Result<Result<(), RestoreError>> {
         file.read_exact(&mut buffer[..length])?;
         hash.update(&buffer[..length]);
         left -= length as u64;
+        if !progress(size_bytes - left, size_bytes) {
+            return Ok(Err(RestoreError::Interrupted));
+        }
     }
     let mut expected = vec![0; HASH_SIZE_BYTES];
     file.read_exact(&mut expected)?;
@@ -173,6 +195,7 @@ fn check_hash(file: &File) -> io::Result<Result<(), RestoreError>> {
 struct Source<'a> {
     path: &'a Path,
     reader: Reader<File>,
+    progress: Progress<'a>,
 }
 
 impl Source<'_> {
@@ -204,8 +227,13 @@ impl Source<'_> {
         }
         let mut newest = 1;
         let mut batch = Batch::default();
+        let mut read_bytes = 0;
         for pair in self.pairs(rows::KEY)? {
             let (key, value) = pair?;
+            read_bytes += (key.len() + value.len()) as u64;
+            if !(self.progress)(read_bytes, self.reader.size_bytes()) {
+                return Err(RestoreError::Interrupted);
+            }
             let (revision, is_delete) = self.row(rows::revision(&key))?;
             newest = newest.max(revision.main);
             // Nothing but a revision: `etcdutl snapshot restore --bump-revision` left it.

@@ -118,8 +118,8 @@ async fn a_member_that_begins_with_a_snapshot_has_what_the_other_had() {
     let path = write(&folder, &bytes);
     let config = config("other", &folder);
     let url = config.initial_advertise_peer_urls[0].to_string();
-    let restored = restore(&options(&path, "other", &config.data_dir, &url)).unwrap();
-    let again = restore(&options(&path, "other", &config.data_dir, &url)).unwrap_err();
+    let restored = restore(&options(&path, "other", &config.data_dir, &url), &|_, _| true).unwrap();
+    let again = restore(&options(&path, "other", &config.data_dir, &url), &|_, _| true).unwrap_err();
     assert!(matches!(again, RestoreError::DataDir(_)), "{again}");
     assert!(again.to_string().ends_with("not empty or could not be read"), "{again}");
 
@@ -190,7 +190,7 @@ async fn three_members_that_begin_with_one_snapshot_are_a_cluster() {
         config.initial_cluster = cluster.clone();
         let mut options = options(&path, &config.name, &config.data_dir, &url(config).to_string());
         options.initial_cluster = text.join(",");
-        restore(&options).unwrap();
+        restore(&options, &|_, _| true).unwrap();
     }
     let starts = configs.into_iter().map(|config| Member::run(config, TempDir::new().unwrap(), None));
     let members = futures_util::future::join_all(starts).await;
@@ -218,7 +218,7 @@ async fn damaged_snapshots_are_refused_and_revisions_can_be_raised() {
         let path = write(&folder, bytes);
         let mut options = options(&path, name, &folder.path().join(name), url);
         change(&mut options);
-        restore(&options)
+        restore(&options, &|_, _| true)
     };
     let mut damaged = bytes.clone();
     damaged[20_000] ^= 1;
