@@ -1,7 +1,9 @@
-//! The client command line as a program of its own, to compare with other implementations.
+//! The client alone, without the server that the whole binary brings.
 
 fn main() -> std::process::ExitCode {
-    ctl::command::main(std::env::args_os().skip(1).collect(), |_| {
-        Err("restore is in the binary of the whole, which knows the store".to_owned())
-    })
+    let offline = ctl::Offline {
+        restore: |_, _| Err("restore is in the binary of the whole, which knows the store".to_owned()),
+        defragment: |_, _| Err("defrag is in the binary of the whole, which knows the store".to_owned()),
+    };
+    ctl::main(ctl::Program::Etcdctl, std::env::args_os().skip(1).collect(), offline)
 }

@@ -12,6 +12,8 @@ use crate::{failure::Failure, output, suggest, text};
 pub(crate) enum Kind {
     Switch,
     Text,
+    /// Separated by commas; a flag that is given again adds to it.
+    List,
     Number,
     Duration,
 }
@@ -53,7 +55,7 @@ impl Flag {
     fn check(&self, value: &str) -> Result<(), Failure> {
         let quoted = text::quote(value.as_bytes());
         let checked = match self.kind {
-            Kind::Text => Ok(()),
+            Kind::Text | Kind::List => Ok(()),
             Kind::Switch if parse_switch(value).is_some() => Ok(()),
             Kind::Switch => Err(format!("strconv.ParseBool: parsing {quoted}: invalid syntax")),
             Kind::Number => text::parse_i64(value, 10).map(|_| ()),
@@ -98,7 +100,12 @@ pub(crate) const GLOBAL: &[Flag] = &[
     text("discovery-srv", "", "domain name to query for SRV records (not built: list the --endpoints)")
         .short('d'),
     text("discovery-srv-name", "", "service name to query when using DNS discovery (not built)"),
-    text("endpoints", "127.0.0.1:2379", "comma-separated addresses of members, with or without http://"),
+    Flag::new(
+        "endpoints",
+        Kind::List,
+        "127.0.0.1:2379",
+        "comma-separated addresses of members, with or without http://",
+    ),
     HELP,
     switch("hex", "print byte strings as hex encoded strings"),
     switch("insecure-discovery", "accept insecure SRV records describing cluster endpoints").on(),
@@ -173,6 +180,8 @@ impl Line {
                 .clone(),
         };
         flag.check(&value)?;
+        let before = self.given.remove(flag.name).filter(|_| flag.kind == Kind::List);
+        let value = before.map_or_else(|| value.clone(), |before| format!("{before},{value}"));
         self.given.insert(flag.name, value);
         Ok(())
     }
@@ -318,9 +327,10 @@ mod tests {
         assert_eq!((line.text("endpoints"), line.text("write-out")), ("a:1,b:2", "json"));
         assert!(line.has("prefix") && !line.has("from-key") && line.has("insecure-transport"));
         assert_eq!((line.number("limit"), line.number("rev"), line.given("rev")), (3, 7, None));
+        assert_eq!(parse("--endpoints a:1 --endpoints=b:2").unwrap().text("endpoints"), "a:1,b:2");
         let line = parse("-iwjson k").unwrap();
         assert!(line.has("interactive"));
-        assert_eq!((line.text("write-out"), line.words), ("json", vec!["k".to_owned()]));
+        assert_eq!((line.text("write-out"), line.words.join(" ").as_str()), ("json", "k"));
     }
 
     #[test]

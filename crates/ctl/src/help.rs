@@ -77,11 +77,11 @@ fn options(title: &str, flags: &[Flag]) -> String {
 
 fn shown(flag: &Flag) -> String {
     let letter = flag.short.map_or_else(|| "      ".to_owned(), |letter| format!("  -{letter}, "));
-    let default = match (flag.kind, flag.name) {
-        (Kind::Switch, _) => format!("[={}]", flag.default),
-        (Kind::Text, "endpoints") => format!("=[{}]", flag.default),
-        (Kind::Text, _) => format!("={:?}", flag.default),
-        (Kind::Number | Kind::Duration, _) => format!("={}", flag.default),
+    let default = match flag.kind {
+        Kind::Switch => format!("[={}]", flag.default),
+        Kind::List => format!("=[{}]", flag.default),
+        Kind::Text => format!("={:?}", flag.default),
+        Kind::Number | Kind::Duration => format!("={}", flag.default),
     };
     format!("{letter}--{}{default}", flag.name)
 }

@@ -31,7 +31,7 @@ mod tests {
         assert_eq!(nearest("COMP", names.into_iter()), ["compaction", "completion"]);
         assert_eq!(nearest("something", names.into_iter()), [""; 0]);
         assert_eq!(
-            (hint(&["get"]), hint::<&str>(&[])),
+            (hint(&["get"]), hint(&[""; 0])),
             ("\n\nDid you mean this?\n\tget\n".to_owned(), String::new())
         );
     }

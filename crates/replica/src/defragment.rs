@@ -4,6 +4,9 @@
 //! leaves a file that opens. Not here: a running member, which reuses that space (state_file.rs).
 
 use std::path::Path;
+use std::sync::Arc;
+
+use wal::Disk;
 
 use crate::data_dir::DataDir;
 use crate::start::StartError;
@@ -24,17 +27,21 @@ pub fn defragment(data_dir: &Path) -> Result<Defragmented, StartError> {
     };
     // Opening makes what is missing, which must not happen here.
     size_bytes(&data_dir.join("member"))?;
-    let data_dir = DataDir::open(data_dir)?;
+    let disk: Arc<dyn Disk> = Arc::new(wal::RealDisk::new());
+    let data_dir = DataDir::open(Arc::clone(&disk), data_dir)?;
     let path = data_dir.state_file();
     let before_bytes = size_bytes(&path)?;
-    state_file::compact(&path)?;
+    state_file::compact(&*disk, &path)?;
     Ok(Defragmented { before_bytes, after_bytes: size_bytes(&path)? })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
     use mvcc::{Revision, Row};
+    use wal::Disk;
 
     use super::defragment;
     use crate::StartError;
@@ -48,10 +55,11 @@ mod tests {
         let path = member.join("state.redb");
         let revision = |main| Revision { main, sub: 0 };
         let rows = (1..=2000).map(|main| Row::Record(revision(main), Bytes::from(vec![7; 4096])));
-        let mut file = NewStateFile::create(&path, 1 << 20)?;
+        let disk: Arc<dyn Disk> = Arc::new(wal::RealDisk::new());
+        let mut file = NewStateFile::create(&*disk, &path, 1 << 20)?;
         file.add(rows.collect())?;
         file.finish(&Position::default())?;
-        let file = StateFile::open(&path, 1 << 20)?;
+        let file = StateFile::open(&disk, &path, 1 << 20)?;
         let position = file.position()?;
         let gone: Vec<Row> = (1..2000).map(|main| Row::DeleteRecord(revision(main))).collect();
         file.write(&gone, &position, true)?;
@@ -59,7 +67,7 @@ mod tests {
         drop(file);
         let found = defragment(folder.path())?;
         assert!(found.after_bytes < found.before_bytes / 2, "{found:?}");
-        let kept = StateFile::open(&path, 1 << 20)?.view()?;
+        let kept = StateFile::open(&disk, &path, 1 << 20)?;
         let left = mvcc::Records::scan(&kept, revision(0), 10)?;
         assert_eq!(left.len(), 1);
         Ok(())

@@ -413,9 +413,9 @@ fn create(disk: &dyn Disk, path: &Path, cache_size_bytes: usize) -> Result<(), S
 }
 
 /// Moves pages to the front and shortens the file, until there is no more to gain.
-pub(crate) fn compact(path: &Path) -> Result<(), StateFileError> {
-    let database = redb::Builder::new().set_cache_size(COMPACT_CACHE_SIZE_BYTES).open(path);
-    let mut database = database.map_err(|error| database_error(path, error))?;
+pub(crate) fn compact(disk: &dyn Disk, path: &Path) -> Result<(), StateFileError> {
+    let pages = disk.open(path).map_err(|source| io_error(path, source))?;
+    let mut database = database(path, pages, COMPACT_CACHE_SIZE_BYTES)?;
     while database.compact().map_err(|error| database_error(path, error))? {}
     Ok(())
 }

@@ -80,7 +80,7 @@ async fn each<T>(
         }
     }
     print(&answers)?;
-    failed.map_or(Ok(()), |failure| Err(Failure::silent(failure.code)))
+    failed.map_or(Ok(()), Err)
 }
 
 async fn status(session: &Session, line: &Line) -> Result<(), Failure> {
@@ -88,7 +88,7 @@ async fn status(session: &Session, line: &Line) -> Result<(), Failure> {
         let mut client = session.client.maintenance.clone();
         session.call(client.status(session.ask(StatusRequest {}))).await
     };
-    each(session, line, "status", ask, |answers| {
+    let printed = each(session, line, "status", ask, |answers| {
         let rows = || answers.iter().map(|(endpoint, answer)| status_row(endpoint, answer)).collect();
         let json = |(endpoint, answer): &(String, StatusResponse)| {
             let status = json::message("etcdserverpb.StatusResponse", answer);
@@ -96,8 +96,9 @@ async fn status(session: &Session, line: &Line) -> Result<(), Failure> {
         };
         let fields = |(endpoint, answer): &(String, StatusResponse)| status_fields(endpoint, answer);
         print_list(session.options.format, &STATUS_TITLES, answers, rows, json, fields)
-    })
-    .await
+    });
+    // As etcdctl, which says no more than what was said of each endpoint.
+    printed.await.map_err(|failure| Failure::silent(failure.code))
 }
 
 /// Prints one item of a list for each endpoint; no such list is a message of its own, so there is no `protobuf`.

@@ -169,9 +169,8 @@ async fn add(session: &Session, line: &Line) -> Result<(), Failure> {
         |lines, _| fields(lines),
         |answer| {
             output::line(format!(
-                "Member {:16x} added{}to cluster {:16x}",
+                "Member {:16x} added to cluster {:16x}",
                 added.id,
-                if added.is_learner { " as learner " } else { " " },
                 cluster_id(answer.header.as_ref())
             ));
             let mut cluster = Vec::new();

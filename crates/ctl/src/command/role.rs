@@ -156,7 +156,7 @@ async fn grant(session: &Session, line: &Line) -> Result<(), Failure> {
         "read" => Type::Read,
         "write" => Type::Write,
         "readwrite" => Type::Readwrite,
-        _ => return Err(Failure::arguments("invalid permission type")),
+        _ => return Err(Failure::arguments(format!("invalid permission type: {kind}"))),
     };
     let (key, range_end) = permission_range(line, range)?;
     let perm = Some(Permission { perm_type: perm_type.into(), key, range_end });
