@@ -47,6 +47,8 @@ pub struct Config {
     /// Makes a cluster of this member alone from its data; see force.rs. Without data it has no effect.
     pub force_new_cluster: bool,
     pub listen_peer_urls: Vec<SocketAddr>,
+    /// Socket files to listen on, beside those.
+    pub listen_peer_files: Vec<PathBuf>,
     pub advertise_peer_urls: Vec<String>,
     pub peer_tls: Option<PeerTls>,
     pub heartbeat_interval_ms: u64,
@@ -112,6 +114,7 @@ impl Config {
             new_cluster: true,
             force_new_cluster: false,
             listen_peer_urls,
+            listen_peer_files: Vec::new(),
             advertise_peer_urls,
             peer_tls: None,
             heartbeat_interval_ms: 100,

@@ -175,6 +175,10 @@ impl Inner {
         except: Option<u64>,
     ) -> Result<(), MembershipError> {
         let valid = |url: &String| {
+            let file = url.strip_prefix("unix://").or_else(|| url.strip_prefix("unixs://"));
+            if let Some(path) = file {
+                return !path.is_empty();
+            }
             url.parse::<http::Uri>().is_ok_and(|uri| {
                 matches!(uri.scheme_str(), Some("http" | "https"))
                     && uri.host().is_some()

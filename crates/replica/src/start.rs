@@ -33,7 +33,7 @@ use crate::snapshot;
 use crate::state::{self, RestoreError, State};
 use crate::state_file::{StateFile, StateFileError};
 use crate::state_machine::StateMachine;
-use crate::surroundings::{Listener, Network};
+use crate::surroundings::{self, Listener, Network};
 use crate::waiters::Waiters;
 use crate::{Raft, corruption, damage, force, purge, watchdog};
 
@@ -72,6 +72,8 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    #[error("listen unix {path}: {source}", path = .path.display())]
+    ListenFile { path: std::path::PathBuf, source: std::io::Error },
     #[error("listen tcp {addr}: {source}")]
     Listen {
         addr: SocketAddr,
@@ -103,7 +105,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Handle
     check(&config)?;
     let data_dir = Arc::new(lock(&config).await?);
     let fresh = check_identity(&data_dir, config.identity)?;
-    let listeners = bind(&*config.surroundings.network, &config.listen_peer_urls).await?;
+    let mut listeners = bind(&*config.surroundings.network, &config.listen_peer_urls).await?;
+    for path in &config.listen_peer_files {
+        let failed = |source| StartError::ListenFile { path: path.clone(), source };
+        listeners.push(surroundings::listen_file(path).await.map_err(failed)?);
+    }
     let opened = open(&config, &data_dir, fresh).await?;
     run(config, data_dir, listeners, opened, shutdown.child_token()).await
 }

@@ -15,8 +15,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpSocket;
 use tokio::task::JoinError;
 use wal::{Disk, DiskFile};
+use wire::SocketFile;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -56,8 +58,15 @@ impl Surroundings {
     pub fn system() -> Surroundings {
         Surroundings {
             disk: Arc::new(wal::RealDisk::new()),
-            network: Arc::new(SystemNetwork),
+            network: Arc::new(SystemNetwork { shares_ports: false }),
             threads: Threads::System,
+        }
+    }
+
+    /// Lets other processes listen on the same ports.
+    pub fn share_ports(&mut self) {
+        if self.has_sockets() {
+            self.network = Arc::new(SystemNetwork { shares_ports: true });
         }
     }
 
@@ -141,7 +150,12 @@ impl AsyncWrite for Stream {
     }
 }
 
-struct SystemNetwork;
+struct SystemNetwork {
+    shares_ports: bool,
+}
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 impl Network for SystemNetwork {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Stream>> {
@@ -154,8 +168,14 @@ impl Network for SystemNetwork {
 
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
-            let listener = tokio::net::TcpListener::bind(address).await?;
-            Ok(Box::new(listener) as Box<dyn Listener>)
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            socket.set_reuseaddr(true)?;
+            socket.set_reuseport(self.shares_ports)?;
+            socket.bind(address)?;
+            Ok(Box::new(socket.listen(BACKLOG)?) as Box<dyn Listener>)
         })
     }
 }
@@ -166,6 +186,25 @@ impl Listener for tokio::net::TcpListener {
             let (socket, peer) = tokio::net::TcpListener::accept(self).await?;
             socket.set_nodelay(true)?;
             Ok((Stream::new(socket), peer))
+        })
+    }
+}
+
+/// Socket files are for members on one machine; a simulation has none.
+pub(crate) async fn connect_file(path: &str) -> io::Result<Stream> {
+    Ok(Stream::new(tokio::net::UnixStream::connect(path).await?))
+}
+
+pub(crate) async fn listen_file(path: &Path) -> io::Result<Box<dyn Listener>> {
+    Ok(Box::new(SocketFile::bind(path).await?))
+}
+
+impl Listener for SocketFile {
+    /// From nowhere: whoever connects to a file has no address.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Stream, SocketAddr)>> {
+        Box::pin(async move {
+            let stream = SocketFile::accept(self).await?;
+            Ok((Stream::new(stream), SocketAddr::from(([0, 0, 0, 0], 0))))
         })
     }
 }

@@ -3,7 +3,7 @@
 //! Start: certificates, addresses, identity, replica, services, then the client port. Stop: no new requests, those
 //! under way end, leadership is handed over, the replica closes its files.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use mvcc::{Caller, Command, MemberAttributes};
 use replica::{Handle, PeerTls};
@@ -74,8 +74,12 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<St
     let client_urls: Vec<Url> = listeners.iter().flat_map(|listener| listener.urls.clone()).collect();
     let Bootstrap { identity, members } = bootstrap::bootstrap(&config, peer_tls.as_ref()).await?;
     let mut peer_addresses: Vec<SocketAddr> = Vec::new();
+    let mut peer_files: Vec<PathBuf> = Vec::new();
     for url in &config.listen_peer_urls {
-        peer_addresses.push(serve::resolve(url).await?);
+        match url.socket() {
+            Some(path) => peer_files.push(path.to_owned()),
+            None => peer_addresses.push(serve::resolve(url).await?),
+        }
     }
 
     let mut replica = replica::Config::new(identity, &config.name, &config.data_dir, members, peer_addresses);
@@ -95,6 +99,10 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<St
     replica.learners_max = config.learners_max;
     replica.wal_segment_size_bytes = config.log_segment_size_bytes;
     replica.surroundings = config.surroundings.clone();
+    replica.listen_peer_files = peer_files;
+    if config.socket_options.reuse_port {
+        replica.surroundings.share_ports();
+    }
     replica.strict_reconfig_check = config.strict_reconfig_check;
     config.operations.apply_to(&mut replica);
     // The replica outlives `shutdown` until the requests under way have ended.

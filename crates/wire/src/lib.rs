@@ -9,6 +9,7 @@ mod anchors;
 mod client;
 mod endpoint;
 mod fetch;
+mod socket_file;
 mod tls;
 mod transport;
 
@@ -17,6 +18,7 @@ pub use anchors::{Anchors, Purpose, ServerVerifier};
 pub use client::{Client, MESSAGE_SIZE_BYTES_MAX};
 pub use endpoint::{Endpoint, EndpointError};
 pub use fetch::{FetchError, fetch};
+pub use socket_file::SocketFile;
 pub use tls::{AcceptAny, ClientTls, TlsError};
 pub use transport::{ConnectError, Transport};
 

@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::LinkError;
 use super::meter::Meter;
 use crate::config::PeerTls;
-use crate::surroundings::{Listener, Network, Stream};
+use crate::surroundings::{self, Listener, Network, Stream};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +30,9 @@ pub(super) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 pub(super) struct Metered {
     stream: Stream,
     meter: Arc<Meter>,
+    /// Whom we reached over TLS. It may still refuse our certificate: with TLS 1.3 the side that connects has finished
+    /// its handshake before the other has looked at it.
+    peer: Option<String>,
 }
 
 impl AsyncRead for Metered {
@@ -39,7 +42,10 @@ impl AsyncRead for Metered {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if let Err(error) = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer)) {
+            self.peer.iter().for_each(|peer| tell_refused(&error, peer));
+            return Poll::Ready(Err(error));
+        }
         self.meter.received(buffer.filled().len() - before);
         Poll::Ready(Ok(()))
     }
@@ -84,23 +90,39 @@ impl tonic::transport::server::Connected for Metered {
 
 #[derive(Clone)]
 struct Address {
-    host: String,
-    port: u16,
+    place: Place,
     secure: bool,
+}
+
+#[derive(Clone)]
+enum Place {
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    /// The path of a socket file.
+    File(String),
 }
 
 fn address(url: &str) -> Result<Address, LinkError> {
     let wrong = |reason| LinkError::Url { url: url.to_owned(), reason };
+    for (scheme, secure) in [("unix://", false), ("unixs://", true)] {
+        match url.strip_prefix(scheme) {
+            Some("") => return Err(wrong("no socket file")),
+            Some(path) => return Ok(Address { place: Place::File(path.to_owned()), secure }),
+            None => {}
+        }
+    }
     let uri: http::Uri = url.parse().map_err(|_| wrong("not a URL"))?;
     let secure = match uri.scheme_str() {
         Some("http") => false,
         Some("https") => true,
-        _ => return Err(wrong("the scheme must be http or https")),
+        _ => return Err(wrong("the scheme must be http, https, unix or unixs")),
     };
     let host = uri.host().ok_or_else(|| wrong("no host"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = uri.port_u16().ok_or_else(|| wrong("no port"))?;
-    Ok(Address { host, port, secure })
+    Ok(Address { place: Place::Tcp { host, port }, secure })
 }
 
 /// A channel that connects when it is used, to the next of the URLs after each failure.
@@ -143,15 +165,26 @@ async fn connect(
     tls: Option<tokio_rustls::TlsConnector>,
     meter: Arc<Meter>,
 ) -> io::Result<TokioIo<Metered>> {
-    let socket = network.connect(&address.host, address.port).await?;
-    let stream = match tls.filter(|_| address.secure) {
-        None => socket,
-        Some(tls) => {
-            let name = rustls::pki_types::ServerName::try_from(address.host).map_err(io::Error::other)?;
-            Stream::new(tls.connect(name, socket).await?)
-        }
+    let socket = match &address.place {
+        Place::Tcp { host, port } => network.connect(host, *port).await?,
+        Place::File(path) => surroundings::connect_file(path).await?,
     };
-    Ok(TokioIo::new(Metered { stream, meter }))
+    let Some(tls) = tls.filter(|_| address.secure) else {
+        return Ok(TokioIo::new(Metered { stream: socket, meter, peer: None }));
+    };
+    let (host, peer) = match address.place {
+        Place::Tcp { host, port } => (host.clone(), format!("{host}:{port}")),
+        Place::File(path) => ("localhost".to_owned(), path),
+    };
+    let name = rustls::pki_types::ServerName::try_from(host).map_err(io::Error::other)?;
+    let stream = tls.connect(name, socket).await.inspect_err(|error| tell_refused(error, &peer))?;
+    Ok(TokioIo::new(Metered { stream: Stream::new(stream), meter, peer: Some(peer) }))
+}
+
+fn tell_refused(error: &io::Error, peer: &str) {
+    if wire::is_tls_alert(error) {
+        tracing::warn!(error = wire::tls_failure(error), peer, "the peer refused this member's certificate");
+    }
 }
 
 /// Accepts until `shutdown`; a slow handshake holds up nobody else.
@@ -185,7 +218,10 @@ pub(super) fn accept(
                 match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(socket, tls)).await {
                     // A closed receiver means that the server stops.
                     Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
-                    Ok(Err(error)) => tracing::warn!(%error, %peer, "rejected connection on peer endpoint"),
+                    Ok(Err(error)) => {
+                        let error = wire::tls_failure(&error);
+                        tracing::warn!(error, %peer, "rejected connection on peer endpoint");
+                    }
                     Err(_) => {
                         let error = "TLS handshake took too long";
                         tracing::warn!(error, %peer, "rejected connection on peer endpoint");
@@ -202,5 +238,5 @@ async fn handshake(socket: Stream, tls: Option<tokio_rustls::TlsAcceptor>) -> io
         None => socket,
         Some(tls) => Stream::new(tls.accept(socket).await?),
     };
-    Ok(Metered { stream, meter: Arc::default() })
+    Ok(Metered { stream, meter: Arc::default(), peer: None })
 }

@@ -1,23 +1,23 @@
 //! Addresses that are listened on: TCP ports and socket files, and the connections that come in there.
 //!
-//! Invariants: a socket file that somebody listens on is never taken away; one that was left behind is replaced, and
-//! ours goes when the member stops. One port serves TLS and plain connections when both kinds of URL name it: the first
+//! Invariants: each place is bound once. One port serves TLS and plain connections when both kinds of URL name it: the first
 //! byte of a connection tells which it is.
 //! Not here: what is spoken (serve.rs).
 
 use std::{
-    fs, io,
+    io,
     net::SocketAddr,
-    os::unix::fs::FileTypeExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpSocket, TcpStream, UnixStream},
 };
+
+use wire::SocketFile;
 
 use super::{ListenError, Scope};
 use crate::{
@@ -49,21 +49,7 @@ pub(crate) struct Listener {
 
 enum Socket {
     Tcp(TcpListener),
-    File {
-        listener: UnixListener,
-        /// Of no use but to be dropped with the listener.
-        _guard: FileGuard,
-    },
-}
-
-/// Removes the socket file at the end.
-struct FileGuard(PathBuf);
-
-impl Drop for FileGuard {
-    fn drop(&mut self) {
-        // Whoever finds it left behind replaces it.
-        drop(fs::remove_file(&self.0));
-    }
+    File(SocketFile),
 }
 
 impl Listener {
@@ -98,7 +84,7 @@ impl Listener {
         };
         let socket = match &url.place {
             Place::Tcp { .. } => Socket::Tcp(bind_tcp(super::resolve(&url).await?, options).map_err(failed)?),
-            Place::Socket(path) => bind_file(Path::new(path)).await.map_err(failed)?,
+            Place::Socket(path) => Socket::File(SocketFile::bind(Path::new(path)).await.map_err(failed)?),
         };
         if let Socket::Tcp(listener) = &socket {
             let bound = listener.local_addr().map_err(failed)?.port();
@@ -123,10 +109,7 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 Ok((Stream::Tcp(stream), peer.to_string()))
             }
-            Socket::File { listener, .. } => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Stream::File(stream), "unix".to_owned()))
-            }
+            Socket::File(file) => Ok((Stream::File(file.accept().await?), "unix".to_owned())),
         }
     }
 }
@@ -142,17 +125,6 @@ fn bind_tcp(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListen
     socket.set_reuseport(options.reuse_port)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
-}
-
-async fn bind_file(path: &Path) -> io::Result<Socket> {
-    let left_behind = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if left_behind {
-        if UnixStream::connect(path).await.is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        fs::remove_file(path)?;
-    }
-    Ok(Socket::File { listener: UnixListener::bind(path)?, _guard: FileGuard(path.to_owned()) })
 }
 
 /// A connection.

@@ -46,7 +46,7 @@ fn peer_files(folder: &TempDir, authority: &Authority, pair: &(String, String)) 
 }
 
 /// A write through each member, read through each other.
-async fn works(members: &[Member]) {
+pub(crate) async fn works(members: &[Member]) {
     for (number, member) in members.iter().enumerate() {
         let key = format!("k{number}");
         let revision = member.put(&key, "v").await;

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{SinkExt as _, StreamExt as _, future::join_all};
 use store::{TlsFiles, Url};
 use tempfile::TempDir;
 use tokio::{
@@ -17,7 +17,11 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 use wire::{Client, ClientTls, Transport, etcdserverpb as pb};
 
-use crate::one::{self, Member};
+use crate::{
+    cluster::three,
+    one::{self, Member},
+    secure::works,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -44,6 +48,26 @@ async fn a_socket_file_serves_clients_and_is_never_taken_from_another() {
 
     let (_, _folder) = member.stop_and_keep().await;
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn peers_meet_at_socket_files() {
+    let folder = TempDir::new().unwrap();
+    let members = three(|config| {
+        let place =
+            |name: &str| -> Url { format!("unix://{}", folder.path().join(name).display()).parse().unwrap() };
+        for (name, url) in &mut config.initial_cluster {
+            *url = place(name);
+        }
+        config.listen_peer_urls = vec![place(&config.name)];
+        config.initial_advertise_peer_urls = config.listen_peer_urls.clone();
+    })
+    .await;
+    works(&members).await;
+    let list = pb::MemberListRequest { linearizable: true };
+    let listed = members[0].client.cluster.clone().member_list(list).await.unwrap().into_inner().members;
+    assert!(listed.iter().all(|member| member.peer_ur_ls[0].starts_with("unix:///")), "{listed:?}");
+    join_all(members.into_iter().map(Member::stop)).await;
 }
 
 /// A certificate that is its own authority, as `openssl req -x509` makes it.
