@@ -6,9 +6,8 @@
 //! waits for it. Not here: when a cluster is ready (whoever speaks its protocol asks it).
 
 use std::fs::File;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -25,9 +24,23 @@ pub struct EtcdCluster {
 struct Member {
     program: PathBuf,
     arguments: Vec<String>,
+    /// Run before the program: enters the member's namespace.
+    launcher: Vec<String>,
+    /// Run between the launcher and the program: traces it, changes its environment.
+    wrapper: Vec<String>,
+    peer_url: String,
+    data: PathBuf,
     log: PathBuf,
     /// `None` while it is killed.
     process: Option<Child>,
+}
+
+/// Where a member lives.
+pub struct Place {
+    pub client_url: String,
+    pub peer_url: String,
+    /// A command that runs the rest of its arguments there; it must become that program, not start it as a child.
+    pub launcher: Vec<String>,
 }
 
 /// What clients must speak TLS with: a server certificate, and who signs the clients' ones.
@@ -49,23 +62,51 @@ impl EtcdCluster {
         let ports = crate::free_ports(2 * size)?;
         let (client_ports, peer_ports) = ports.split_at(size);
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let peers: Vec<String> = peer_ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
-        let names: Vec<String> = (1..=size).map(|number| format!("m{number}")).collect();
+        let place = |(client, peer): (&u16, &u16)| Place {
+            client_url: format!("{scheme}://127.0.0.1:{client}"),
+            peer_url: format!("http://127.0.0.1:{peer}"),
+            launcher: Vec::new(),
+        };
+        let places: Vec<Place> = client_ports.iter().zip(peer_ports).map(place).collect();
+        let mut cluster = EtcdCluster::prepare(dir, &places, program, tls, flags)?;
+        for number in 0..size {
+            cluster.revive(number)?;
+        }
+        Ok(cluster)
+    }
+
+    /// The members of one new cluster, none of them started. Member `mN` keeps its data in `dir/mN/data`; whoever
+    /// gives a disk of its own to a member mounts it at `dir/mN`.
+    pub fn prepare(
+        dir: TempDir,
+        places: &[Place],
+        program: Option<&Path>,
+        tls: Option<&EtcdTls<'_>>,
+        flags: &[&str],
+    ) -> Result<EtcdCluster> {
+        let names: Vec<String> = (1..=places.len()).map(|number| format!("m{number}")).collect();
         let initial: Vec<String> =
-            names.iter().zip(&peers).map(|(name, peer)| format!("{name}={peer}")).collect();
-        let program = program.map_or_else(crate::binary, |program| Ok(program.to_owned()))?;
-        let client_urls: Vec<String> =
-            client_ports.iter().map(|port| format!("{scheme}://127.0.0.1:{port}")).collect();
-        let member = |number: usize| {
-            let name = &names[number];
-            let data = dir.path().join(name);
+            names.iter().zip(places).map(|(name, place)| format!("{name}={}", place.peer_url)).collect();
+        let program = match program {
+            Some(program) => program.to_owned(),
+            None => {
+                // Ours is etcd under that name, which a launcher could not pass on in another way.
+                let link = dir.path().join("etcd");
+                std::os::unix::fs::symlink(std::path::absolute(crate::binary()?)?, &link)?;
+                link
+            }
+        };
+        let member = |(name, place): (&String, &Place)| {
+            let home = dir.path().join(name);
+            std::fs::create_dir_all(&home)?;
+            let data = home.join("data");
             let mut arguments = vec![
                 format!("--name={name}"),
                 format!("--data-dir={}", data.display()),
-                format!("--listen-client-urls={}", client_urls[number]),
-                format!("--advertise-client-urls={}", client_urls[number]),
-                format!("--listen-peer-urls={}", peers[number]),
-                format!("--initial-advertise-peer-urls={}", peers[number]),
+                format!("--listen-client-urls={}", place.client_url),
+                format!("--advertise-client-urls={}", place.client_url),
+                format!("--listen-peer-urls={}", place.peer_url),
+                format!("--initial-advertise-peer-urls={}", place.peer_url),
                 format!("--initial-cluster={}", initial.join(",")),
                 "--initial-cluster-state=new".to_owned(),
                 "--initial-cluster-token=tests".to_owned(),
@@ -79,15 +120,20 @@ impl EtcdCluster {
                 }
             }
             arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
-            let log = dir.path().join(format!("{name}.log"));
-            Member { program: program.clone(), arguments, log, process: None }
+            Ok(Member {
+                program: program.clone(),
+                arguments,
+                launcher: place.launcher.clone(),
+                wrapper: Vec::new(),
+                peer_url: place.peer_url.clone(),
+                data,
+                log: dir.path().join(format!("{name}.log")),
+                process: None,
+            })
         };
-        let members = (0..size).map(member).collect();
-        let mut cluster = EtcdCluster { members, client_urls, dir };
-        for number in 0..size {
-            cluster.revive(number)?;
-        }
-        Ok(cluster)
+        let members = names.iter().zip(places).map(member).collect::<Result<_>>()?;
+        let client_urls = places.iter().map(|place| place.client_url.clone()).collect();
+        Ok(EtcdCluster { members, client_urls, dir })
     }
 
     pub fn size(&self) -> usize {
@@ -107,6 +153,50 @@ impl EtcdCluster {
         Ok(true)
     }
 
+    /// Asks the member to end; [`EtcdCluster::ended`] says when it has. `false` if it does not run.
+    pub fn terminate(&self, number: usize) -> Result<bool> {
+        self.signal(number, Signal::TERM)
+    }
+
+    /// The status with which a member has ended that nobody stopped; afterwards it counts as not running.
+    pub fn ended(&mut self, number: usize) -> Result<Option<ExitStatus>> {
+        let process = &mut self.members[number].process;
+        let Some(running) = process else { return Ok(None) };
+        let status = running.try_wait()?;
+        if status.is_some() {
+            *process = None;
+        }
+        Ok(status)
+    }
+
+    /// `None` while it does not run.
+    pub fn process_id(&self, number: usize) -> Option<u32> {
+        self.members[number].process.as_ref().map(Child::id)
+    }
+
+    pub fn data(&self, number: usize) -> &Path {
+        &self.members[number].data
+    }
+
+    pub fn peer_url(&self, number: usize) -> &str {
+        &self.members[number].peer_url
+    }
+
+    /// From its next start on the member runs below this command, which must become it; an empty one for none.
+    pub fn wrap(&mut self, number: usize, wrapper: Vec<String>) {
+        self.members[number].wrapper = wrapper;
+    }
+
+    /// From its next start on the member joins a cluster that exists: it was removed, its data is gone, and it was
+    /// added again.
+    pub fn join_existing(&mut self, number: usize) {
+        for argument in &mut self.members[number].arguments {
+            if argument.starts_with("--initial-cluster-state=") {
+                *argument = "--initial-cluster-state=existing".to_owned();
+            }
+        }
+    }
+
     /// Starts a member again that was killed; one that runs stays as it is.
     pub fn revive(&mut self, number: usize) -> Result<()> {
         let member = &mut self.members[number];
@@ -114,9 +204,16 @@ impl EtcdCluster {
             return Ok(());
         }
         let log = File::options().create(true).append(true).open(&member.log)?;
-        let process = Command::new(&member.program)
-            .arg0("etcd") // ours is etcd under that name
-            .args(&member.arguments)
+        let program = member.program.display().to_string();
+        let command: Vec<&String> = member
+            .launcher
+            .iter()
+            .chain(&member.wrapper)
+            .chain([&program])
+            .chain(&member.arguments)
+            .collect();
+        let process = Command::new(command[0])
+            .args(&command[1..])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
