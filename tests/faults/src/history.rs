@@ -5,12 +5,44 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// One of the keys of a run.
 pub type Key = u32;
 /// Names the write that wrote it.
 pub type Value = u64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Keys from here on belong to leases and locks: they also go without being asked, and leases.rs and locks.rs decide
+/// about them. Numbers below are the keys of [`Operation`]s.
+pub const LEASED: Key = 1_000;
+
+/// What cannot have been, as a sentence that a person understands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub sentence: String,
+    /// Position of the first operation that cannot be explained, if it is one.
+    pub operation: Option<usize>,
+}
+
+impl Violation {
+    pub fn at(operation: usize, sentence: String) -> Violation {
+        Violation { sentence, operation: Some(operation) }
+    }
+}
+
+impl From<String> for Violation {
+    fn from(sentence: String) -> Violation {
+        Violation { sentence, operation: None }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Linearizable.
     Get {
@@ -52,7 +84,7 @@ impl Request {
 }
 
 /// What a key held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub value: Value,
     pub create_revision: i64,
@@ -61,7 +93,7 @@ pub struct Entry {
 }
 
 /// An answer; `revision` is that of its header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     Found {
         revision: i64,
@@ -101,7 +133,7 @@ impl Answer {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     Done(Answer),
     /// Certainly without effect.
@@ -110,7 +142,7 @@ pub enum Outcome {
     Unknown(String),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
     pub client: usize,
     /// Position of the member that was asked.

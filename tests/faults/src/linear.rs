@@ -6,15 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::history::{Answer, Key, Operation, Outcome, Request, Value};
-use crate::log::Log;
+use crate::history::{Answer, Key, LEASED, Operation, Outcome, Request, Value, Violation};
+use crate::log::{Change, Log};
 
 /// What was found out about the operations whose outcome the clients did not know.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Resolved {
     pub happened: usize,
     pub did_not: usize,
-    /// Deletions: nothing in the log names which of them it was.
+    /// Deletions: nothing in the log names which of them it was, only which it may have been.
     pub open: usize,
     /// Keys of which a deletion happened that was acknowledged to nobody. On all other keys no deletion with an unknown
     /// outcome had an effect.
@@ -22,29 +22,30 @@ pub struct Resolved {
 }
 
 /// `Err`: the first violation, as a sentence.
-pub fn check(log: &Log, operations: &[Operation]) -> Result<Resolved, String> {
+pub fn check(log: &Log, operations: &[Operation]) -> Result<Resolved, Violation> {
     answers_agree_with_the_log(log, operations)?;
     let (persisted, resolved) = every_change_was_asked_for(log, operations)?;
     nothing_goes_back_in_time(operations, &persisted)?;
     Ok(resolved)
 }
 
-fn answers_agree_with_the_log(log: &Log, operations: &[Operation]) -> Result<(), String> {
+fn answers_agree_with_the_log(log: &Log, operations: &[Operation]) -> Result<(), Violation> {
     let mut claimed: HashMap<i64, &Operation> = HashMap::new();
-    for operation in operations {
+    for (position, operation) in operations.iter().enumerate() {
+        let violation = |sentence| Err(Violation::at(position, sentence));
         let Outcome::Done(answer) = &operation.outcome else { continue };
         let revision = answer.revision();
         if revision > log.last_revision() {
-            return Err(format!("no member told of revision {revision}, but {operation}"));
+            return violation(format!("no member told of revision {revision}, but {operation}"));
         }
         if answer.changed() {
             let change = log.change(revision);
             let asked = (operation.request.key(), operation.request.value());
             if change.map(|change| (change.key, change.value)) != Some(asked) {
-                return Err(format!("acknowledged, but the log has {change:?} there: {operation}"));
+                return violation(format!("acknowledged, but the log has {change:?} there: {operation}"));
             }
             if let Some(other) = claimed.insert(revision, operation) {
-                return Err(format!("one revision for two writes: {other}; and {operation}"));
+                return violation(format!("one revision for two writes: {other}; and {operation}"));
             }
         }
         let key = operation.request.key();
@@ -65,7 +66,7 @@ fn answers_agree_with_the_log(log: &Log, operations: &[Operation]) -> Result<(),
             _ => false,
         };
         if !right {
-            return Err(format!(
+            return violation(format!(
                 "the state at revision {revision} was {:?}, before it {:?}, but {operation}",
                 log.entry(key, revision),
                 log.entry(key, revision - 1)
@@ -78,10 +79,43 @@ fn answers_agree_with_the_log(log: &Log, operations: &[Operation]) -> Result<(),
 /// Revisions of writes, by the position of their operation.
 type Persisted = HashMap<usize, i64>;
 
-fn every_change_was_asked_for(log: &Log, operations: &[Operation]) -> Result<(Persisted, Resolved), String> {
+/// When it was known at the latest that the log had reached a revision: the first return of an answer with that
+/// revision or a later one. Sorted by revision; what is asked later cannot have caused the revision.
+struct Known(Vec<(i64, u64)>);
+
+impl Known {
+    fn new(operations: &[Operation]) -> Known {
+        let mut answers: Vec<(i64, u64)> = operations
+            .iter()
+            .filter_map(|operation| match &operation.outcome {
+                Outcome::Done(answer) => Some((answer.revision(), operation.return_ns)),
+                Outcome::Refused(_) | Outcome::Unknown(_) => None,
+            })
+            .collect();
+        answers.sort_unstable();
+        let mut first = u64::MAX;
+        for (_, return_ns) in answers.iter_mut().rev() {
+            first = first.min(*return_ns);
+            *return_ns = first;
+        }
+        Known(answers)
+    }
+
+    fn at_ns(&self, revision: i64) -> u64 {
+        let place = self.0.partition_point(|(other, _)| *other < revision);
+        self.0.get(place).map_or(u64::MAX, |(_, return_ns)| *return_ns)
+    }
+}
+
+fn every_change_was_asked_for(
+    log: &Log,
+    operations: &[Operation],
+) -> Result<(Persisted, Resolved), Violation> {
+    let known = Known::new(operations);
     let mut by_value: HashMap<Value, (usize, &Operation)> = HashMap::new();
     let mut acknowledged: HashMap<i64, usize> = HashMap::new();
-    let mut open_deletes: BTreeMap<u32, usize> = BTreeMap::new();
+    // Per key the deletions with an unknown outcome, as (call, position), the earliest call first.
+    let mut open_deletes: BTreeMap<Key, BTreeSet<(u64, usize)>> = BTreeMap::new();
     let mut resolved = Resolved::default();
     for (position, operation) in operations.iter().enumerate() {
         if let Some(value) = operation.request.value() {
@@ -92,52 +126,52 @@ fn every_change_was_asked_for(log: &Log, operations: &[Operation]) -> Result<(Pe
                 acknowledged.insert(answer.revision(), position);
             }
             (Outcome::Unknown(_), Request::Delete { key }) => {
-                *open_deletes.entry(key).or_default() += 1;
+                open_deletes.entry(key).or_default().insert((operation.call_ns, position));
                 resolved.open += 1;
             }
             _ => {}
         }
     }
     let mut persisted = Persisted::new();
-    for change in log.changes() {
+    for change in log.changes().iter().filter(|change| change.key < LEASED) {
         if let Some(position) = acknowledged.get(&change.revision) {
             persisted.insert(*position, change.revision);
             continue;
         }
         let Some(value) = change.value else {
-            match open_deletes.get_mut(&change.key) {
-                Some(left) if *left > 0 => {
-                    *left -= 1;
+            // Any that was asked before the revision was known will do: what may have caused this deletion may also
+            // have caused every later one, so taking it here takes no choice from them that they need.
+            let asked = open_deletes.get_mut(&change.key).and_then(BTreeSet::pop_first);
+            match asked.filter(|(call_ns, _)| *call_ns <= known.at_ns(change.revision)) {
+                Some((_, position)) => {
+                    persisted.insert(position, change.revision);
                     resolved.deleted_by_unknown.insert(change.key);
                 }
-                _ => return Err(format!("nobody asked for this, or was told that it failed: {change:?}")),
+                None => {
+                    let sentence = format!(
+                        "nobody had asked for this when it was seen, or was told that it failed: {change:?}"
+                    );
+                    return Err(sentence.into());
+                }
             }
             continue;
         };
         match by_value.get(&value) {
             Some((position, operation)) if matches!(operation.outcome, Outcome::Unknown(_)) => {
-                if operation.request.key() != change.key {
-                    return Err(format!("{change:?} is on another key than {operation}"));
-                }
-                if let Request::Swap { key, expected_revision, .. } = operation.request
-                    && log.entry(key, change.revision - 1).map_or(0, |entry| entry.mod_revision)
-                        != expected_revision
-                {
-                    return Err(format!(
-                        "{change:?} happened although its comparison was false: {operation}"
-                    ));
-                }
+                unknown_write_may_be(log, change, operation)
+                    .map_err(|sentence| Violation::at(*position, sentence))?;
                 if persisted.insert(*position, change.revision).is_some() {
-                    return Err(format!("happened twice: {operation}"));
+                    return Err(Violation::at(*position, format!("happened twice: {operation}")));
                 }
                 resolved.happened += 1;
             }
-            Some((_, operation)) => {
-                return Err(format!(
-                    "in the log as {change:?}, but its client was told otherwise: {operation}"
+            Some((position, operation)) => {
+                return Err(Violation::at(
+                    *position,
+                    format!("in the log as {change:?}, but its client was told otherwise: {operation}"),
                 ));
             }
-            None => return Err(format!("nobody asked for {change:?}")),
+            None => return Err(format!("nobody asked for {change:?}").into()),
         }
     }
     let unknown_values = operations.iter().filter(|operation| {
@@ -147,9 +181,22 @@ fn every_change_was_asked_for(log: &Log, operations: &[Operation]) -> Result<(Pe
     Ok((persisted, resolved))
 }
 
+/// `Err`: why `change` cannot be what `operation` did.
+fn unknown_write_may_be(log: &Log, change: &Change, operation: &Operation) -> Result<(), String> {
+    if operation.request.key() != change.key {
+        return Err(format!("{change:?} is on another key than {operation}"));
+    }
+    if let Request::Swap { key, expected_revision, .. } = operation.request
+        && log.entry(key, change.revision - 1).map_or(0, |entry| entry.mod_revision) != expected_revision
+    {
+        return Err(format!("{change:?} happened although its comparison was false: {operation}"));
+    }
+    Ok(())
+}
+
 /// A question that was asked after an answer was given is answered with that state or a later one; a write makes a
 /// later one.
-fn nothing_goes_back_in_time(operations: &[Operation], persisted: &Persisted) -> Result<(), String> {
+fn nothing_goes_back_in_time(operations: &[Operation], persisted: &Persisted) -> Result<(), Violation> {
     /// Answers before questions at the same instant would be too strict.
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
     enum Edge {
@@ -183,9 +230,12 @@ fn nothing_goes_back_in_time(operations: &[Operation], persisted: &Persisted) ->
                     false => revision < highest,
                 };
                 if late {
-                    return Err(format!(
-                        "revision {revision} after revision {highest} had been told: {}; asked before: {}",
-                        operations[position], operations[by]
+                    return Err(Violation::at(
+                        position,
+                        format!(
+                            "revision {revision} after revision {highest} had been told: {}; told before: {}",
+                            operations[position], operations[by]
+                        ),
                     ));
                 }
             }

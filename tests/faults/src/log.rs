@@ -1,14 +1,16 @@
 //! The order of all changes, as watches told it, and the state at each revision.
 //!
-//! Every operation of the workload changes one key, so a change has a revision of its own and revisions have no gaps.
-//! A log that the members tell differently, or with a gap or repeat, is a finding by itself.
+//! Revisions have no gaps; several changes share one only if they happened in one step (a lease that ends takes all its
+//! keys), and then on different keys. A log that the members tell differently, or with a gap or repeat, is a finding by itself.
 
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use crate::history::{Entry, Key, Value};
 
 /// One event of a watch. `value` is `None` for a deletion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     pub revision: i64,
     pub key: Key,
@@ -30,13 +32,18 @@ impl Log {
     /// `Err`: the first place where a stream is not ordered, unique and complete, or where two members differ.
     pub fn agreed(streams: &[Vec<Change>]) -> Result<Log, String> {
         for (member, stream) in streams.iter().enumerate() {
-            for (position, change) in stream.iter().enumerate() {
-                let expected = FIRST_REVISION + i64::try_from(position).expect("fewer than 2^63 events");
-                if change.revision != expected {
+            let mut expected = FIRST_REVISION;
+            let mut together: Vec<Key> = Vec::new();
+            for change in stream {
+                if change.revision == expected {
+                    together.clear();
+                } else if change.revision + 1 != expected || together.contains(&change.key) {
                     return Err(format!(
                         "the watch through member {member} delivered {change:?} where revision {expected} was due"
                     ));
                 }
+                together.push(change.key);
+                expected = change.revision + 1;
             }
         }
         let Some((longest, changes)) = streams.iter().enumerate().max_by_key(|(_, stream)| stream.len())
@@ -56,6 +63,16 @@ impl Log {
             }
         }
         Log::new(changes.clone())
+    }
+
+    /// As [`Log::agreed`], of streams that were cut off somewhere: they may end at different revisions.
+    pub fn agreed_as_far_as_told(streams: &[Vec<Change>]) -> Result<Log, String> {
+        let last = |stream: &Vec<Change>| stream.last().map_or(FIRST_REVISION - 1, |change| change.revision);
+        let until = streams.iter().map(last).min().unwrap_or(FIRST_REVISION - 1);
+        let cut = |stream: &Vec<Change>| {
+            stream.iter().filter(|change| change.revision <= until).copied().collect::<Vec<_>>()
+        };
+        Log::agreed(&streams.iter().map(cut).collect::<Vec<_>>())
     }
 
     /// `Err`: a deletion of a key that was absent.
@@ -93,9 +110,19 @@ impl Log {
         self.changes.last().map_or(FIRST_REVISION - 1, |change| change.revision)
     }
 
+    /// The changes that happened at `revision`.
+    pub fn at(&self, revision: i64) -> &[Change] {
+        let from = self.changes.partition_point(|change| change.revision < revision);
+        let until = self.changes.partition_point(|change| change.revision <= revision);
+        &self.changes[from..until]
+    }
+
+    /// The change of `revision`, if it was one alone.
     pub fn change(&self, revision: i64) -> Option<&Change> {
-        let position = usize::try_from(revision - FIRST_REVISION).ok()?;
-        self.changes.get(position)
+        match self.at(revision) {
+            [change] => Some(change),
+            _ => None,
+        }
     }
 
     /// What the key held at `revision`.

@@ -1,254 +1,338 @@
-//! One run: a cluster, clients and watchers, faults from a schedule, a quiet end, and the verdict.
+//! One run: a cluster, clients and watchers, faults from a schedule, a quiet end, and what was recorded.
 //!
-//! A run ends with an error when something was violated, when the healed cluster did not come back, or when the run
-//! proves nothing because no fault took effect or too little was answered.
+//! Invariants: the recording is complete if the healed cluster came to rest; what it did not do in time is a finding of
+//! the recording, not an error. An error means that the harness itself could not go on.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use harness::etcd::EtcdCluster;
-use serde_json::{Value as Json, json};
-use tokio::task::JoinSet;
+use anyhow::{Context as _, Result, bail};
+use harness::etcd::{EtcdCluster, Place};
+use tokio::task::{JoinHandle, JoinSet};
 use wire::etcdserverpb as pb;
 
 use crate::cluster;
-use crate::history::{Operation, Outcome};
-use crate::linear;
-use crate::log::Log;
-use crate::schedule::{self, Fault, Kind, Target};
-use crate::search::{self, Hint, Hints, Verdict};
+use crate::collect::run_watcher;
+use crate::disk::Disks;
+use crate::holders;
+use crate::inject::{self, Injector};
+use crate::network::{self, Network};
+use crate::observe;
+use crate::record::{About, Finding, Recording};
+use crate::schedule::{self, Fault, Kind, Means, Target};
+use crate::watch::Stream;
 use crate::workload::{self, Shared};
 
 pub const MEMBERS: usize = 3;
 const CLIENTS: usize = 9;
 const STARTED_WITHIN: Duration = Duration::from_secs(60);
 /// From the end of the last fault until every member answers.
-const HEALED_WITHIN: Duration = Duration::from_secs(30);
-/// Below this a run says nothing.
-const ANSWERED_MIN: usize = 200;
+const HEALED_WITHIN: Duration = Duration::from_secs(60);
+/// Until the keys of all leases that nobody keeps alive are gone.
+const LEASES_END_WITHIN: Duration = Duration::from_secs(40);
 
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub seed: u64,
     /// How long faults are injected.
     pub length: Duration,
+    pub members: usize,
+    pub means: Vec<Means>,
+    /// The self-check: every disk says that it has synced and has not, then all lose power. Must be found.
+    pub lying_disks: bool,
 }
 
-/// What a run found, as one JSON object.
-pub type Report = Json;
-
-/// Leaves nothing behind if it succeeds; otherwise the error says where the members' data and logs are.
-pub async fn run(settings: &Settings) -> Result<Report> {
-    let mut cluster = EtcdCluster::start(MEMBERS, None, None, &[])?;
-    let result = run_on(&mut cluster, settings).await;
-    result
-        .inspect_err(|_| cluster.dir.disable_cleanup(true))
-        .with_context(|| format!("seed {}; data and logs: {}", settings.seed, cluster.dir.path().display()))
-}
-
-async fn run_on(cluster: &mut EtcdCluster, settings: &Settings) -> Result<Report> {
-    cluster::ready(cluster, STARTED_WITHIN).await?;
-    let shared = Shared::new();
-    let mut clients = JoinSet::new();
-    for number in 0..CLIENTS {
-        let member = number % MEMBERS;
-        let seed = settings.seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
-        let url = cluster.client_urls[member].clone();
-        clients.spawn(workload::run_client(number, member, url, seed, shared.clone()));
+impl Settings {
+    /// Kills and pauses of three members, which work everywhere.
+    pub fn processes_only(seed: u64, length: Duration) -> Settings {
+        Settings { seed, length, members: MEMBERS, means: vec![Means::Processes], lying_disks: false }
     }
-    let (until, _) = tokio::sync::watch::channel(0);
-    let urls = cluster.client_urls.iter().cloned();
-    let watchers: Vec<_> =
-        urls.map(|url| tokio::spawn(workload::run_watcher(url, until.subscribe()))).collect();
 
-    let faults = schedule::draw(settings.seed, settings.length);
-    let effects = inject(cluster, &faults, settings.length).await?;
-    let healing = Instant::now();
-    cluster::ready(cluster, HEALED_WITHIN).await.context("after the last fault")?;
-    let healed = healing.elapsed();
+    fn has(&self, means: Means) -> bool {
+        self.means.contains(&means)
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        match self.lying_disks {
+            false => schedule::draw(self.seed, self.length, &self.means),
+            true => vec![Fault {
+                kind: Kind::PowerCut,
+                target: Target::All,
+                at: self.length / 2,
+                lasts: Duration::from_millis(500),
+            }],
+        }
+    }
+}
+
+/// The members, on disks and in namespaces as the means allow; none is started.
+fn prepare(settings: &Settings) -> Result<(EtcdCluster, Option<Network>, Option<Disks>)> {
+    let dir = tempfile::tempdir().context("no temporary directory")?;
+    // Fewer entries than the default, so that members that were away long are sent a snapshot.
+    let flags = ["--snapshot-count=1000"];
+    let size = settings.members;
+    let disks = settings.has(Means::Disks).then(|| Disks::build(dir.path(), size)).transpose()?;
+    if !settings.has(Means::Namespaces) {
+        let ports = harness::free_ports(2 * size)?;
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let place =
+            |pair: &[u16]| Place { client_url: url(pair[0]), peer_url: url(pair[1]), launcher: Vec::new() };
+        let places: Vec<Place> = ports.chunks(2).map(place).collect();
+        return Ok((EtcdCluster::prepare(dir, &places, None, None, &flags)?, None, disks));
+    }
+    let network = Network::build(size)?;
+    let place = |member: usize| Place {
+        client_url: format!("http://{}:2379", network::address(member)),
+        peer_url: format!("http://{}:2380", network::address(member)),
+        launcher: network.launcher(member),
+    };
+    let places: Vec<Place> = (0..size).map(place).collect();
+    Ok((EtcdCluster::prepare(dir, &places, None, None, &flags)?, Some(network), disks))
+}
+
+/// Runs once. The cluster's directory goes unless `keep` is told to.
+pub async fn run(settings: &Settings) -> Result<Run> {
+    let (mut cluster, network, disks) = prepare(settings)?;
+    if settings.lying_disks {
+        for member in 0..settings.members {
+            let output = cluster.dir.path().join(format!("lies-{member}"));
+            cluster.wrap(member, inject::tracer(&output, "fdatasync,fsync", "fdatasync,fsync:retval=0"));
+        }
+    }
+    let result = run_on(&mut cluster, network, disks.as_ref(), settings).await;
+    let recording =
+        result.with_context(|| format!("seed {}; members' logs:\n{}", settings.seed, cluster.log_ends()))?;
+    Ok(Run { recording, cluster, _disks: disks })
+}
+
+/// A recording, and the cluster that it is of, which ends with this.
+pub struct Run {
+    pub recording: Recording,
+    pub cluster: EtcdCluster,
+    _disks: Option<Disks>,
+}
+
+impl Run {
+    /// Copies the members' logs to the recording.
+    pub fn keep_logs(&self, dir: &std::path::Path) -> Result<()> {
+        for member in 0..self.cluster.size() {
+            let log = self.cluster.log(member);
+            std::fs::copy(log, dir.join(log.file_name().context("a log without a name")?))?;
+        }
+        Ok(())
+    }
+}
+
+struct Tasks {
+    clients: JoinSet<Result<workload::Client>>,
+    leases: JoinSet<Result<Vec<crate::leases::Lease>>>,
+    sections: JoinSet<Result<Vec<crate::locks::Section>>>,
+    samples: JoinSet<Vec<crate::record::Sample>>,
+    upkeep: JoinHandle<observe::Upkeep>,
+    watchers: Vec<JoinHandle<Result<Stream>>>,
+    until: tokio::sync::watch::Sender<i64>,
+}
+
+fn start_tasks(injector: &Injector<'_>, shared: &Arc<Shared>, seed: u64) -> Tasks {
+    let urls = &injector.cluster.client_urls;
+    let (until, _) = tokio::sync::watch::channel(0);
+    let mut tasks = Tasks {
+        clients: JoinSet::new(),
+        leases: JoinSet::new(),
+        sections: JoinSet::new(),
+        samples: JoinSet::new(),
+        upkeep: tokio::spawn(observe::keep_up(urls.clone(), seed, shared.clone())),
+        watchers: Vec::new(),
+        until,
+    };
+    let own = |number: usize| seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
+    for number in 0..CLIENTS {
+        let member = number % urls.len();
+        let client = workload::run_client(number, member, urls[member].clone(), own(number), shared.clone());
+        tasks.clients.spawn(client);
+    }
+    for (member, url) in urls.iter().enumerate() {
+        tasks.leases.spawn(holders::run_lease_holder(url.clone(), own(100 + member), shared.clone()));
+        let lock = holders::run_lock_holder(member, member, url.clone(), own(200 + member), shared.clone());
+        tasks.sections.spawn(lock);
+        tasks.samples.spawn(observe::sample(member, url.clone(), injector.processes.clone(), shared.clone()));
+        let watcher = run_watcher(member, url.clone(), tasks.until.subscribe(), shared.clone());
+        tasks.watchers.push(tokio::spawn(watcher));
+    }
+    tasks
+}
+
+async fn run_on(
+    cluster: &mut EtcdCluster,
+    network: Option<Network>,
+    disks: Option<&Disks>,
+    settings: &Settings,
+) -> Result<Recording> {
+    let shared = Shared::new(settings.members);
+    let mut injector = Injector::new(cluster, network, disks, shared.clone(), settings.seed);
+    for member in 0..settings.members {
+        injector.revive(member)?;
+    }
+    cluster::ready(injector.cluster, STARTED_WITHIN).await?;
+    let mut tasks = start_tasks(&injector, &shared, settings.seed);
+    let faults = settings.faults();
+    injector.run(&faults, settings.length).await?;
+
+    let mut recording = Recording { about: about(settings), ..Recording::default() };
+    match come_to_rest(&mut injector).await {
+        Ok(healed) => recording.about.healed_ms = Some(healed.as_millis() as u64),
+        Err(error) => recording.findings.push(finding("LIV", &error)),
+    }
     // A quiet second in which everything must work.
     tokio::time::sleep(Duration::from_secs(1)).await;
     shared.stop.store(true, Ordering::Relaxed);
-
-    let mut operations: Vec<Operation> = Vec::new();
-    while let Some(done) = clients.join_next().await {
-        operations.extend(done??);
-    }
-    until.send_replace(last_revision(cluster).await?);
-    let mut streams = Vec::new();
-    for (member, watcher) in watchers.into_iter().enumerate() {
-        let done = tokio::time::timeout(HEALED_WITHIN, watcher).await;
-        streams.push(done.with_context(|| format!("the watch through member {member} stands still"))???);
-    }
-    same_state(cluster).await?;
-
-    let checking = Instant::now();
-    let log = Log::agreed(&streams).map_err(|violation| anyhow::anyhow!("VIOLATION: {violation}"))?;
-    let verdict = judge(&log, &operations)?;
-    let answered = count(&operations, |outcome| matches!(outcome, Outcome::Done(_)));
-    let effective = effects.iter().filter(|effect| effect.members > 0).count();
-    ensure!(effective > 0, "not a valid run: of {} faults none took effect", faults.len());
-    ensure!(answered >= ANSWERED_MIN, "not a valid run: only {answered} operations were answered");
-    Ok(json!({
-        "seed": settings.seed,
-        "seconds": settings.length.as_secs_f64(),
-        "operations": operations.len(),
-        "answered": answered,
-        "refused": count(&operations, |outcome| matches!(outcome, Outcome::Refused(_))),
-        "unknown": count(&operations, |outcome| matches!(outcome, Outcome::Unknown(_))),
-        "unknown_that_happened": verdict.resolved.happened,
-        "unknown_that_did_not": verdict.resolved.did_not,
-        "unknown_deletions": verdict.resolved.open,
-        "changes": log.changes().len(),
-        "watch_events_compared": log.changes().len() * MEMBERS,
-        "faults": faults.len(),
-        "faults_with_effect": effective,
-        "fault_list": effects.iter().map(Effect::to_json).collect::<Vec<_>>(),
-        "longest_silence_ms": longest_silence_ms(&operations),
-        "answered_after_last_fault_ms": healed.as_millis() as u64,
-        "search": format!("{:?}", verdict.search),
-        "check_ms": checking.elapsed().as_millis() as u64,
-        "violations": 0,
-    }))
-}
-
-struct Judged {
-    resolved: linear::Resolved,
-    search: Verdict,
-}
-
-fn judge(log: &Log, operations: &[Operation]) -> Result<Judged> {
-    let resolved = match linear::check(log, operations) {
-        Ok(resolved) => resolved,
-        Err(violation) => bail!("VIOLATION: {violation}"),
+    collect(&mut tasks, &mut recording).await?;
+    let ended = match recording.about.healed_ms {
+        Some(_) => end_streams(injector.cluster, &mut tasks).await,
+        None => Err(anyhow::anyhow!("the cluster did not come back")),
     };
-    let search = search::check(operations, &hints(log, operations, &resolved));
-    if let Verdict::Violation(violation) = &search {
-        bail!("VIOLATION: {violation}");
+    match ended {
+        Ok(()) => recording.about.complete = true,
+        Err(error) if recording.about.healed_ms.is_some() => recording.findings.push(finding("LIV", &error)),
+        Err(_) => {}
     }
-    Ok(Judged { resolved, search })
-}
-
-fn hints(log: &Log, operations: &[Operation], resolved: &linear::Resolved) -> Hints {
-    let mut hints = Hints::default();
-    for operation in operations {
-        if let (Outcome::Unknown(_), Some(value)) = (&operation.outcome, operation.request.value()) {
-            hints.values.insert(value, Hint::DidNot);
-        }
-        hints.undeleted.insert(operation.request.key());
+    if !recording.about.complete {
+        tasks.until.send_replace(-1);
     }
-    for value in log.changes().iter().filter_map(|change| change.value) {
-        if let Some(hint) = hints.values.get_mut(&value) {
-            *hint = Hint::Happened;
-        }
-    }
-    hints.undeleted.retain(|key| !resolved.deleted_by_unknown.contains(key));
-    hints
-}
-
-/// What a fault met.
-struct Effect {
-    fault: Fault,
-    /// How many running members it hit.
-    members: usize,
-}
-
-impl Effect {
-    fn to_json(&self) -> Json {
-        json!({ "fault": self.fault.to_string(), "members": self.members })
-    }
-}
-
-/// Begins and ends the faults at their times; afterwards all members run.
-async fn inject(cluster: &mut EtcdCluster, faults: &[Fault], length: Duration) -> Result<Vec<Effect>> {
-    let started = Instant::now();
-    let mut effects = Vec::new();
-    // (when it is over, kind, members), in no order.
-    let mut active: Vec<(Duration, Kind, Vec<usize>)> = Vec::new();
-    let mut upcoming = faults.iter().peekable();
-    loop {
-        let next_begin = upcoming.peek().map(|fault| fault.at);
-        let next_end = active.iter().map(|(end, ..)| *end).min();
-        let Some(next) = next_begin.into_iter().chain(next_end).min() else { break };
-        tokio::time::sleep_until((started + next).into()).await;
-        if next_end == Some(next) {
-            let ended = active.iter().position(|(end, ..)| *end == next).expect("the minimum is in the list");
-            let (_, kind, members) = active.swap_remove(ended);
-            for member in members {
-                match kind {
-                    Kind::Kill => cluster.revive(member)?,
-                    Kind::Pause => drop(cluster.resume(member)?),
+    for (member, watcher) in tasks.watchers.into_iter().enumerate() {
+        match tokio::time::timeout(HEALED_WITHIN, watcher).await {
+            Ok(stream) => match stream? {
+                Ok(stream) => recording.streams.push(stream),
+                Err(error) => {
+                    recording.streams.push(Stream::default());
+                    recording.about.complete = false;
+                    recording.findings.push(finding("WAT", &error));
                 }
+            },
+            Err(_) => {
+                recording.streams.push(Stream::default());
+                recording.about.complete = false;
+                let error = anyhow::anyhow!("the watch through member {member} stands still");
+                recording.findings.push(finding("WAT", &error));
             }
-        } else if let Some(fault) = upcoming.next() {
-            let mut met = Vec::new();
-            for member in victims(cluster, fault.target).await {
-                let hit = match fault.kind {
-                    Kind::Kill => cluster.kill(member)?,
-                    Kind::Pause => cluster.pause(member)?,
-                };
-                if hit {
-                    met.push(member);
-                }
-            }
-            effects.push(Effect { fault: *fault, members: met.len() });
-            active.push((fault.at + fault.lasts, fault.kind, met));
         }
     }
-    for member in 0..MEMBERS {
-        cluster.revive(member)?;
-        cluster.resume(member)?;
+    if recording.about.complete {
+        recording.about.hashes = hashes(injector.cluster).await?;
     }
-    tokio::time::sleep_until((started + length).into()).await;
-    Ok(effects)
+    recording.starts = injector.starts;
+    recording.faults = injector.done;
+    recording.findings.extend(injector.findings);
+    Ok(recording)
 }
 
-async fn victims(cluster: &EtcdCluster, target: Target) -> Vec<usize> {
-    let leader = cluster::leader(cluster).await.unwrap_or(0);
-    match target {
-        Target::Leader => vec![leader],
-        Target::Follower => vec![(leader + 1) % MEMBERS],
-        Target::Majority => vec![leader, (leader + 2) % MEMBERS],
-        Target::All => (0..MEMBERS).collect(),
+fn about(settings: &Settings) -> About {
+    let drifts = settings.has(Means::Faketime);
+    let mut level = "real processes".to_owned();
+    for (means, text) in [
+        (Means::Namespaces, "network namespaces"),
+        (Means::Disks, "a disk each"),
+        (Means::Strace, "failing fdatasync"),
+        (Means::Faketime, "changed clocks"),
+    ] {
+        if settings.has(means) {
+            level = format!("{level}, {text}");
+        }
+    }
+    if settings.lying_disks {
+        level = format!("{level}; disks that lie (this must be found)");
+    }
+    About {
+        seed: settings.seed,
+        seconds: settings.length.as_secs_f64(),
+        members: settings.members,
+        level,
+        drift: if drifts { inject::DRIFT } else { 1.0 },
+        ..About::default()
     }
 }
 
-async fn last_revision(cluster: &EtcdCluster) -> Result<i64> {
-    let mut client = cluster::client(&cluster.client_urls[0])?;
-    let answer = client.kv.range(pb::RangeRequest { key: "k".into(), ..Default::default() }).await?;
-    Ok(answer.into_inner().header.context("an answer without a header")?.revision)
+fn finding(checker: &str, error: &anyhow::Error) -> Finding {
+    Finding { checker: checker.to_owned(), sentence: format!("{error:#}") }
 }
 
-/// All members have the same revision and the same keys and versions, soon.
-async fn same_state(cluster: &EtcdCluster) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+/// Until every member answers.
+async fn come_to_rest(injector: &mut Injector<'_>) -> Result<Duration> {
+    let healing = Instant::now();
+    injector.make_sound(HEALED_WITHIN).await?;
     loop {
-        let mut hashes = Vec::new();
-        for url in &cluster.client_urls {
-            hashes.push(cluster::state_hash(url).await?);
+        injector.supervise().await?;
+        let left = HEALED_WITHIN.saturating_sub(healing.elapsed());
+        let mut silent = Vec::new();
+        for (member, url) in injector.cluster.client_urls.iter().enumerate() {
+            if !cluster::answers(url).await {
+                silent.push(member);
+            }
         }
-        if hashes.windows(2).all(|pair| pair[0] == pair[1]) {
-            return Ok(());
+        if silent.is_empty() {
+            return Ok(healing.elapsed());
         }
-        if Instant::now() > deadline {
-            bail!("VIOLATION: members differ in (revision, state hash): {hashes:?}");
+        if left.is_zero() {
+            let logs = injector.cluster.log_ends();
+            bail!("members {silent:?} do not answer {HEALED_WITHIN:?} after the last fault; logs:\n{logs}");
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-fn count(operations: &[Operation], wanted: impl Fn(&Outcome) -> bool) -> usize {
-    operations.iter().filter(|operation| wanted(&operation.outcome)).count()
+async fn collect(tasks: &mut Tasks, recording: &mut Recording) -> Result<()> {
+    while let Some(done) = tasks.clients.join_next().await {
+        let client = done??;
+        recording.operations.extend(client.operations);
+        recording.reads.extend(client.reads);
+    }
+    while let Some(done) = tasks.leases.join_next().await {
+        recording.leases.extend(done??);
+    }
+    while let Some(done) = tasks.sections.join_next().await {
+        recording.sections.extend(done??);
+    }
+    while let Some(done) = tasks.samples.join_next().await {
+        recording.samples.extend(done?);
+    }
+    recording.samples.sort_by_key(|sample| sample.at_ns);
+    let upkeep = (&mut tasks.upkeep).await?;
+    recording.about.compactions = upkeep.compactions;
+    recording.about.defragmentations = upkeep.defragmentations;
+    Ok(())
 }
 
-/// The longest time in which no client was answered.
-fn longest_silence_ms(operations: &[Operation]) -> u64 {
-    let mut returns: Vec<u64> = operations
-        .iter()
-        .filter(|operation| matches!(operation.outcome, Outcome::Done(_)))
-        .map(|operation| operation.return_ns)
-        .collect();
-    returns.sort_unstable();
-    returns.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) / 1_000_000
+/// Waits until all leases have ended, then lets the watchers end at the last revision.
+async fn end_streams(cluster: &EtcdCluster, tasks: &mut Tasks) -> Result<()> {
+    let mut client = cluster::client(&cluster.client_urls[0])?;
+    let deadline = Instant::now() + LEASES_END_WITHIN;
+    let revision = loop {
+        let answer = client.lease.lease_leases(pb::LeaseLeasesRequest {}).await?.into_inner();
+        if answer.leases.is_empty() || Instant::now() > deadline {
+            // Those that are left are found by what is still in the log.
+            let read = pb::RangeRequest { key: "k".into(), ..Default::default() };
+            break workload::revision(client.kv.range(read).await?.into_inner().header.as_ref())?;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    tasks.until.send_replace(revision);
+    Ok(())
+}
+
+/// All members have the same revision and the same keys and versions, soon; otherwise the last that they said.
+async fn hashes(cluster: &EtcdCluster) -> Result<Vec<(usize, i64, u32)>> {
+    let deadline = Instant::now() + HEALED_WITHIN;
+    loop {
+        let mut hashes = Vec::new();
+        for (member, url) in cluster.client_urls.iter().enumerate() {
+            let (revision, hash) = cluster::state_hash(url).await?;
+            hashes.push((member, revision, hash));
+        }
+        let same = hashes.windows(2).all(|pair| (pair[0].1, pair[0].2) == (pair[1].1, pair[1].2));
+        if same || Instant::now() > deadline {
+            return Ok(hashes);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -1,7 +1,7 @@
 //! Which faults happen when, drawn from a seed before the run starts.
 //!
-//! Invariants: the same seed and length give the same schedule; faults overlap, but each is over before the run's quiet
-//! end; a schedule that is long enough holds every kind at least once.
+//! Invariants: the same seed, length and means give the same schedule; faults overlap, but each is over before the run's
+//! quiet end; a schedule that is long enough holds every combination that the means allow at least once.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,10 +11,66 @@ use rand::{Rng as _, SeedableRng as _};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// `kill -9`, started again after `lasts`.
+    /// `kill -9`, started again afterwards.
     Kill,
     /// Stopped by a signal as a long pause of the machine would, then continued.
     Pause,
+    /// No packet passes between the target and the other members, in either direction.
+    Cut,
+    /// What the target sends to other members is lost; what they send arrives.
+    CutOutgoing,
+    /// What other members send to the target is lost.
+    CutIncoming,
+    /// The target and one other member do not hear each other; both hear the rest.
+    CutPair,
+    /// Each member hears only its neighbours in a ring; of three members, each is heard by its successor only.
+    Ring,
+    /// A third of the target's packets are lost, also those to clients.
+    Loss,
+    /// The target's interface passes 100 kbit/s.
+    SlowLink,
+    /// Packets above a size vanish on the way to other members; small ones pass.
+    BlackHole,
+    /// Connections of the target to other members are killed, again and again.
+    Reset,
+    /// The target is cut off and reconnected, again and again.
+    Flap,
+    /// The disk's file system loses all that was not synced, then the process dies and the disk is mounted again.
+    PowerCut,
+    /// No byte is left on the target's disk.
+    DiskFull,
+    /// An fdatasync fails with EIO.
+    SyncError,
+    /// Every second fdatasync takes 300 ms.
+    SlowSync,
+    /// The process dies on entering its Nth fdatasync.
+    KillAtSync,
+    /// One bit of the target's log or state is flipped while it is down.
+    FlipBit,
+    /// The target's wall clock jumps by a day, forward and back.
+    ClockJump,
+    /// The target's clocks run faster or slower.
+    ClockDrift,
+    /// The target starts with another monotonic clock, as after a reboot.
+    ClockOffset,
+    /// Leadership is handed to another member.
+    MoveLeader,
+    /// Members are stopped and started in turn, by SIGTERM.
+    RollingRestart,
+    /// The target is removed, loses its data, is added again and joins.
+    Replace,
+}
+
+/// What the machine must allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Means {
+    Processes,
+    Namespaces,
+    /// Each member has a file system of its own.
+    Disks,
+    Strace,
+    Faketime,
+    TimeNamespaces,
 }
 
 /// Whom a fault meets; who leads is only known when it happens.
@@ -22,7 +78,7 @@ pub enum Kind {
 pub enum Target {
     Leader,
     Follower,
-    /// Two of three: the cluster stands still meanwhile.
+    /// The cluster stands still meanwhile.
     Majority,
     All,
 }
@@ -42,33 +98,67 @@ impl fmt::Display for Fault {
     }
 }
 
-const COMBINATIONS: [(Kind, Target); 7] = [
-    (Kind::Kill, Target::Leader),
-    (Kind::Pause, Target::Leader),
-    (Kind::Kill, Target::Follower),
-    (Kind::Pause, Target::Follower),
-    (Kind::Kill, Target::All),
-    (Kind::Kill, Target::Majority),
-    (Kind::Pause, Target::All),
+const COMBINATIONS: &[(Means, Kind, Target)] = &[
+    (Means::Processes, Kind::Kill, Target::Leader),
+    (Means::Processes, Kind::Pause, Target::Leader),
+    (Means::Processes, Kind::Kill, Target::Follower),
+    (Means::Processes, Kind::Pause, Target::Follower),
+    (Means::Processes, Kind::Kill, Target::All),
+    (Means::Processes, Kind::Kill, Target::Majority),
+    (Means::Processes, Kind::Pause, Target::All),
+    (Means::Processes, Kind::MoveLeader, Target::Leader),
+    (Means::Processes, Kind::RollingRestart, Target::All),
+    (Means::Processes, Kind::Replace, Target::Follower),
+    (Means::Namespaces, Kind::Cut, Target::Leader),
+    (Means::Namespaces, Kind::Cut, Target::Follower),
+    (Means::Namespaces, Kind::Cut, Target::Majority),
+    (Means::Namespaces, Kind::CutOutgoing, Target::Leader),
+    (Means::Namespaces, Kind::CutIncoming, Target::Leader),
+    (Means::Namespaces, Kind::CutPair, Target::Leader),
+    (Means::Namespaces, Kind::Ring, Target::All),
+    (Means::Namespaces, Kind::Loss, Target::Leader),
+    (Means::Namespaces, Kind::Loss, Target::All),
+    (Means::Namespaces, Kind::SlowLink, Target::Follower),
+    (Means::Namespaces, Kind::BlackHole, Target::Leader),
+    (Means::Namespaces, Kind::Reset, Target::All),
+    (Means::Namespaces, Kind::Flap, Target::Leader),
+    (Means::Disks, Kind::PowerCut, Target::Leader),
+    (Means::Disks, Kind::PowerCut, Target::All),
+    (Means::Disks, Kind::DiskFull, Target::Follower),
+    (Means::Disks, Kind::FlipBit, Target::Follower),
+    (Means::Strace, Kind::SyncError, Target::Leader),
+    (Means::Strace, Kind::SlowSync, Target::Follower),
+    (Means::Strace, Kind::KillAtSync, Target::Follower),
+    (Means::Faketime, Kind::ClockJump, Target::Leader),
+    (Means::Faketime, Kind::ClockDrift, Target::Follower),
+    (Means::TimeNamespaces, Kind::ClockOffset, Target::Follower),
 ];
 
-/// Faults within `length`, one beginning every one to two seconds, in order of their beginning.
-pub fn draw(seed: u64, length: Duration) -> Vec<Fault> {
+/// The combinations that `means` allow.
+pub fn combinations(means: &[Means]) -> Vec<(Kind, Target)> {
+    let allowed = COMBINATIONS.iter().filter(|(needed, ..)| means.contains(needed));
+    allowed.map(|(_, kind, target)| (*kind, *target)).collect()
+}
+
+/// Faults within `length`, in order of their beginning. With more than processes to disturb, they begin sooner after
+/// each other and two to four are active at once.
+pub fn draw(seed: u64, length: Duration, means: &[Means]) -> Vec<Fault> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut faults = Vec::new();
     let mut at = Duration::from_millis(random.random_range(500..1_000));
     let mut deck: Vec<(Kind, Target)> = Vec::new();
+    let gap_ms = if means.len() > 1 { 800..2_000 } else { 1_000..2_000 };
     loop {
         if deck.is_empty() {
-            deck = COMBINATIONS.to_vec();
+            deck = combinations(means);
         }
         let (kind, target) = deck.swap_remove(random.random_range(0..deck.len()));
         // Longer than an election timeout, so that a lost leader is replaced before it returns.
-        let lasts = Duration::from_millis(random.random_range(400..3_000));
+        let lasts = Duration::from_millis(random.random_range(400..3_500));
         if at + lasts > length {
             return faults;
         }
         faults.push(Fault { kind, target, at, lasts });
-        at += Duration::from_millis(random.random_range(1_000..2_000));
+        at += Duration::from_millis(random.random_range(gap_ms.clone()));
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::history::{Answer, Key, Operation, Outcome, Request, Value};
+use crate::history::{Answer, Key, Operation, Outcome, Request, Value, Violation};
 
 /// Configurations that are looked at per key before the search gives up.
 pub const STEPS_MAX: usize = 200_000;
@@ -16,7 +16,7 @@ pub const STEPS_MAX: usize = 200_000;
 pub enum Verdict {
     Linearizable,
     /// The operation up to which an order exists and with which none does.
-    Violation(String),
+    Violation(Violation),
     Undecided,
 }
 
@@ -63,10 +63,9 @@ pub fn check(operations: &[Operation], hints: &Hints) -> Verdict {
         match search(&steps) {
             Found::Order => {}
             Found::None { stuck_at } => {
-                return Verdict::Violation(format!(
-                    "no order explains: {}",
-                    operations[steps[stuck_at].position]
-                ));
+                let position = steps[stuck_at].position;
+                let sentence = format!("no order explains: {}", operations[position]);
+                return Verdict::Violation(Violation::at(position, sentence));
             }
             Found::GaveUp => undecided = true,
         }

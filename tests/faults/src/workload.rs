@@ -1,11 +1,12 @@
-//! Clients that write and read a few keys as fast as they are answered, and watchers that collect every change.
+//! Clients that write and read a few keys, and now and then read what may be old.
 //!
 //! Invariants: a client is sequential and talks to one member; only an error that the server gives before it proposes
-//! counts as "no effect", everything else is unknown; a watcher that lost its stream resumes behind the last change it
-//! was given.
+//! counts as "no effect", everything else is unknown. Not here: watchers (collect.rs), holders of leases and locks
+//! (holders.rs).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -17,14 +18,18 @@ use wire::etcdserverpb as pb;
 use wire::mvccpb;
 
 use crate::cluster::client;
-use crate::history::{Answer, Entry, Key, Operation, Outcome, Request, Value};
-use crate::log::{Change, FIRST_REVISION};
+use crate::history::{Answer, Entry, Key, LEASED, Operation, Outcome, Request, Value};
+use crate::stale::Read;
 
 const PREFIX: &str = "k/";
+/// Keys that members name (locks have such) get numbers from here on.
+const NAMED: Key = 1_000_000;
+/// Some values are written as long as this, so that packets have all sizes.
+const LONG_VALUE_BYTES: usize = 3_000;
 const KEYS: Key = 8;
 /// After this a client stops waiting and does not know.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(2);
-const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
+pub(crate) const OPERATION_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
 /// Between a client's operations, so that a run is about faults and not about speed.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -33,54 +38,97 @@ pub struct Shared {
     pub started: Instant,
     pub values: AtomicU64,
     pub stop: AtomicBool,
+    /// Per watcher the last revision that it was given.
+    pub collected: Vec<AtomicI64>,
+    /// The highest revision that anybody was told.
+    pub told: AtomicI64,
+    pub leased_keys: AtomicU32,
+    names: Mutex<HashMap<Vec<u8>, Key>>,
 }
 
 impl Shared {
-    pub fn new() -> Arc<Shared> {
-        Arc::new(Shared { started: Instant::now(), values: AtomicU64::new(1), stop: AtomicBool::new(false) })
+    pub fn new(members: usize) -> Arc<Shared> {
+        Arc::new(Shared {
+            started: Instant::now(),
+            values: AtomicU64::new(1),
+            stop: AtomicBool::new(false),
+            collected: (0..members).map(|_| AtomicI64::new(0)).collect(),
+            told: AtomicI64::new(0),
+            leased_keys: AtomicU32::new(LEASED + 1),
+            names: Mutex::new(HashMap::new()),
+        })
     }
 
-    fn now_ns(&self) -> u64 {
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The number of a key: its own, or one that is given when its name is first seen.
+    pub fn key(&self, name: &[u8]) -> Key {
+        let own = name.strip_prefix(PREFIX.as_bytes()).and_then(|digits| number(digits).ok());
+        own.unwrap_or_else(|| {
+            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = NAMED + names.len() as Key;
+            *names.entry(name.to_vec()).or_insert(next)
+        })
+    }
+
+    pub fn now_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
-fn key_bytes(key: Key) -> Bytes {
+pub(crate) fn key_bytes(key: Key) -> Bytes {
     Bytes::from(format!("{PREFIX}{key}"))
 }
 
-fn value_bytes(value: Value) -> Bytes {
-    Bytes::from(value.to_string())
+pub(crate) fn value_bytes(value: Value) -> Bytes {
+    let width = if value.is_multiple_of(8) { LONG_VALUE_BYTES } else { 1 };
+    Bytes::from(format!("{value:0width$}"))
 }
 
-fn number<T: std::str::FromStr>(bytes: &[u8]) -> Result<T> {
+pub(crate) fn number<T: std::str::FromStr>(bytes: &[u8]) -> Result<T> {
     let text = std::str::from_utf8(bytes).context("not UTF-8")?;
     text.parse().ok().with_context(|| format!("{text:?} is nothing that was written"))
 }
 
-fn entry(kv: &mvccpb::KeyValue) -> Result<Entry> {
+/// A key that a lock made holds nothing, which counts as zero.
+pub(crate) fn entry(kv: &mvccpb::KeyValue) -> Result<Entry> {
     Ok(Entry {
-        value: number(&kv.value)?,
+        value: if kv.value.is_empty() { 0 } else { number(&kv.value)? },
         create_revision: kv.create_revision,
         mod_revision: kv.mod_revision,
         version: kv.version,
     })
 }
 
-/// Runs one client until told to stop; its operations in order.
+/// What one client did and was told, in order.
+#[derive(Default)]
+pub struct Client {
+    pub operations: Vec<Operation>,
+    pub reads: Vec<Read>,
+}
+
+/// Runs one client until told to stop.
 pub async fn run_client(
     number: usize,
     member: usize,
     url: String,
     seed: u64,
     shared: Arc<Shared>,
-) -> Result<Vec<Operation>> {
+) -> Result<Client> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut client = client(&url)?;
-    let mut operations = Vec::new();
+    let mut done = Client::default();
     // Per key what this client saw last, for the comparison of a swap.
     let mut seen: Vec<Option<Entry>> = vec![None; KEYS as usize];
     while !shared.stop.load(Ordering::Relaxed) {
+        if random.random_bool(0.1) {
+            let asked =
+                (random.random_range(0..KEYS), random.random_bool(0.5).then(|| random.random_range(0..60)));
+            done.reads.extend(read_old(&mut client, number, member, asked, &shared).await?);
+            continue;
+        }
         let request = choose(&mut random, &seen, &shared);
         let call_ns = shared.now_ns();
         let outcome = match tokio::time::timeout(OPERATION_TIMEOUT, send(&mut client, request)).await {
@@ -93,10 +141,39 @@ pub async fn run_client(
         if let Outcome::Done(Answer::Found { entry, .. } | Answer::Kept { entry, .. }) = &outcome {
             seen[request.key() as usize] = *entry;
         }
-        operations.push(Operation { client: number, member, call_ns, return_ns, request, outcome });
+        if let Outcome::Done(answer) = &outcome {
+            shared.told.fetch_max(answer.revision(), Ordering::Relaxed);
+        }
+        done.operations.push(Operation { client: number, member, call_ns, return_ns, request, outcome });
         tokio::time::sleep(if ok { PAUSE } else { PAUSE_AFTER_ERROR }).await;
     }
-    Ok(operations)
+    Ok(done)
+}
+
+/// A serializable read, or one `back` revisions behind what somebody was told. `None`: not answered, or that revision
+/// has been compacted.
+async fn read_old(
+    client: &mut wire::Client,
+    number: usize,
+    member: usize,
+    (key, back): (Key, Option<i64>),
+    shared: &Shared,
+) -> Result<Option<Read>> {
+    let at = back.map(|back| (shared.told.load(Ordering::Relaxed) - back).max(1));
+    let request = pb::RangeRequest {
+        key: key_bytes(key),
+        revision: at.unwrap_or(0),
+        serializable: at.is_none_or(|at| at % 2 == 0),
+        ..Default::default()
+    };
+    let call_ns = shared.now_ns();
+    let Ok(Ok(answer)) = tokio::time::timeout(OPERATION_TIMEOUT, client.kv.range(request)).await else {
+        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+        return Ok(None);
+    };
+    let (revision, entry) = found(answer.get_ref())?;
+    let return_ns = shared.now_ns();
+    Ok(Some(Read { client: number, member, call_ns, return_ns, key, at, revision, entry }))
 }
 
 fn choose(random: &mut StdRng, seen: &[Option<Entry>], shared: &Shared) -> Request {
@@ -192,57 +269,6 @@ fn found(answer: &pb::RangeResponse) -> Result<(i64, Option<Entry>)> {
     Ok((revision(answer.header.as_ref())?, answer.kvs.first().map(entry).transpose()?))
 }
 
-fn revision(header: Option<&pb::ResponseHeader>) -> Result<i64> {
+pub(crate) fn revision(header: Option<&pb::ResponseHeader>) -> Result<i64> {
     Ok(header.context("an answer without a header")?.revision)
-}
-
-/// Collects every change through one member until it has seen `until` (0: not known yet).
-pub async fn run_watcher(url: String, mut until: tokio::sync::watch::Receiver<i64>) -> Result<Vec<Change>> {
-    let mut changes: Vec<Change> = Vec::new();
-    loop {
-        let seen = changes.last().map_or(FIRST_REVISION - 1, |change| change.revision);
-        let end = *until.borrow_and_update();
-        if end > 0 && seen >= end {
-            return Ok(changes);
-        }
-        tokio::select! {
-            lost = follow(&url, seen + 1, &mut changes) => {
-                lost?;
-                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
-            }
-            // The end became known, and may be what the stream has delivered already.
-            Ok(()) = until.changed() => {}
-            // It is known, and the stream stays silent once it is reached.
-            () = tokio::time::sleep(Duration::from_millis(500)), if end > 0 => {}
-        }
-    }
-}
-
-/// Appends what one stream delivers. An answer that cannot be is an error; a lost stream is not.
-async fn follow(url: &str, from: i64, changes: &mut Vec<Change>) -> Result<()> {
-    let mut client = client(url)?;
-    let create = pb::WatchCreateRequest {
-        key: PREFIX.into(),
-        range_end: wire::prefix_end(PREFIX.as_bytes()),
-        start_revision: from,
-        ..Default::default()
-    };
-    let request =
-        pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) };
-    let requests = tokio_stream::StreamExt::chain(tokio_stream::once(request), tokio_stream::pending());
-    let Ok(answer) = client.watch.watch(requests).await else { return Ok(()) };
-    let mut stream = answer.into_inner();
-    while let Ok(Some(response)) = stream.message().await {
-        if response.canceled {
-            bail!("the watch from revision {from} was cancelled: {}", response.cancel_reason);
-        }
-        for event in response.events {
-            let kv = event.kv.context("an event without a key")?;
-            let name = kv.key.strip_prefix(PREFIX.as_bytes()).context("an event of another key")?;
-            let deleted = event.r#type == mvccpb::event::EventType::Delete as i32;
-            let value = if deleted { None } else { Some(number(&kv.value)?) };
-            changes.push(Change { revision: kv.mod_revision, key: number(name)?, value });
-        }
-    }
-    Ok(())
 }

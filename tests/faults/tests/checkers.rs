@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use faults::history::{Answer, Entry, Operation, Outcome, Request};
+use faults::history::{Answer, Entry, Operation, Outcome, Request, Violation};
 use faults::linear;
 use faults::log::{Change, FIRST_REVISION, Log};
 use faults::search::{self, Hints, Verdict};
@@ -100,7 +100,7 @@ fn take_place(
     }
 }
 
-fn judge(history: &History) -> Result<linear::Resolved, String> {
+fn judge(history: &History) -> Result<linear::Resolved, Violation> {
     linear::check(&Log::new(history.changes.clone())?, &history.operations)
 }
 

@@ -2,23 +2,46 @@
 
 use std::time::Duration;
 
+use faults::judge::judge;
+use faults::page;
+use faults::record::Recording;
 use faults::run::{Settings, run};
-use faults::schedule;
+use faults::schedule::{self, Means};
 
 #[test]
 fn the_same_seed_draws_the_same_faults_and_long_schedules_hold_every_kind() {
     let long = Duration::from_secs(60);
-    let faults = schedule::draw(7, long);
-    assert_eq!(faults, schedule::draw(7, long));
-    assert_ne!(faults, schedule::draw(8, long));
-    let mut combinations: Vec<_> = faults.iter().map(|fault| (fault.kind, fault.target)).collect();
-    combinations.sort_unstable();
-    combinations.dedup();
-    assert_eq!(combinations.len(), 7);
-    assert!(faults.windows(2).any(|pair| pair[0].at + pair[0].lasts > pair[1].at), "none overlap");
+    let everything = [
+        Means::Processes,
+        Means::Namespaces,
+        Means::Disks,
+        Means::Strace,
+        Means::Faketime,
+        Means::TimeNamespaces,
+    ];
+    for means in [&everything[..1], &everything[..]] {
+        let faults = schedule::draw(7, long, means);
+        assert_eq!(faults, schedule::draw(7, long, means));
+        assert_ne!(faults, schedule::draw(8, long, means));
+        let mut drawn: Vec<_> = faults.iter().map(|fault| (fault.kind, fault.target)).collect();
+        drawn.sort_unstable();
+        drawn.dedup();
+        assert_eq!(drawn.len(), schedule::combinations(means).len());
+        assert!(faults.windows(2).any(|pair| pair[0].at + pair[0].lasts > pair[1].at), "none overlap");
+    }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_seen_out_of_order_while_members_are_killed_and_paused() {
-    run(&Settings { seed: 1, length: Duration::from_secs(12) }).await.unwrap();
+    let run = run(&Settings::processes_only(1, Duration::from_secs(12))).await.unwrap();
+    let judgement = judge(&run.recording);
+    let dir = tempfile::tempdir().unwrap();
+    page::write(dir.path(), &run.recording, &judgement).unwrap();
+    if judgement.first_violation().is_some() || judgement.invalid.is_some() {
+        let (bad, logs) = (judgement.first_violation(), run.cluster.log_ends());
+        panic!("{bad:?} {:?}, kept in {}\n{logs}", judgement.invalid, dir.keep().display());
+    }
+    let kept = Recording::load(dir.path()).unwrap();
+    assert_eq!(kept, run.recording, "what is read back is not what was recorded");
+    assert!(judge(&kept).first_violation().is_none());
 }

@@ -1,0 +1,155 @@
+//! A file system of its own for each member, on a loop device, so that power can be cut and the disk can be full.
+//!
+//! Invariants: power is cut by shutting the file system down without flushing its journal, so exactly what was synced
+//! is there after the next mount; mounts live in the harness's own mount namespace and go with it.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use rand::Rng as _;
+use rand::rngs::StdRng;
+
+use crate::network::sh;
+
+/// Two log segments of 64 MiB and a state file fit.
+const SIZE: &str = "320M";
+/// `FS_IOC_SHUTDOWN` with `FS_SHUTDOWN_FLAGS_NOLOGFLUSH`. Our own code contains nothing unsafe, and an ioctl is.
+const SHUTDOWN: &str = "import fcntl,os,struct,sys;\
+                        fcntl.ioctl(os.open(sys.argv[1],os.O_RDONLY),0x8004587d,struct.pack('I',2))";
+
+#[derive(Debug)]
+pub struct Disks {
+    dir: PathBuf,
+}
+
+impl Disks {
+    /// Makes and mounts the disks of `members` members; every second is xfs where that can be made.
+    pub fn build(dir: &Path, members: usize) -> Result<Disks> {
+        let disks = Disks { dir: dir.to_owned() };
+        let xfs = sh(&["sh", "-c", "command -v mkfs.xfs"]).is_ok();
+        for member in 0..members {
+            let image = disks.image(member);
+            sh(&["truncate", "-s", SIZE, &image])?;
+            if xfs && member % 2 == 1 {
+                sh(&["mkfs.xfs", "-q", "-f", &image])?;
+            } else {
+                sh(&["mkfs.ext4", "-q", "-F", "-m", "0", &image])?;
+            }
+            fs::create_dir_all(disks.home(member))?;
+            disks.mount(member)?;
+        }
+        Ok(disks)
+    }
+
+    fn image(&self, member: usize) -> String {
+        self.dir.join(format!("m{}.img", member + 1)).display().to_string()
+    }
+
+    fn home(&self, member: usize) -> PathBuf {
+        self.dir.join(format!("m{}", member + 1))
+    }
+
+    fn mount(&self, member: usize) -> Result<()> {
+        // Without this ext4 makes all durable every five seconds, whoever asks for it.
+        let (image, home) = (self.image(member), self.home(member).display().to_string());
+        sh(&["mount", "-o", "loop,commit=60", "-t", "ext4", &image, &home])
+            .or_else(|_| sh(&["mount", "-o", "loop", &image, &home]))
+            .map(drop)
+    }
+
+    /// From now on the member's file system fails every write; what was not synced is lost. Verified by a write.
+    pub fn cut_power(&self, member: usize) -> Result<String> {
+        let home = self.home(member);
+        sh(&["python3", "-c", SHUTDOWN, &home.display().to_string()])?;
+        let refused =
+            File::create(home.join("after-the-power-cut")).err().context("the disk still takes writes")?;
+        Ok(format!("then a write said: {refused}"))
+    }
+
+    /// Mounts the disk again after a power cut; no process may use it.
+    pub fn restore_power(&self, member: usize) -> Result<()> {
+        let home = self.home(member).display().to_string();
+        sh(&["umount", &home]).or_else(|_| sh(&["umount", "-l", &home]))?;
+        self.mount(member)
+    }
+
+    /// Takes all the space; how many bytes. Verified by a write that fails.
+    pub fn fill(&self, member: usize) -> Result<(u64, String)> {
+        let home = self.home(member);
+        let mut taken = 0;
+        let mut size: u64 = 256 * 1024 * 1024;
+        let mut number = 0;
+        while size >= 4096 {
+            let path = home.join(format!("fill-{number}"));
+            match sh(&["fallocate", "-l", &size.to_string(), &path.display().to_string()]) {
+                Ok(_) => taken += size,
+                Err(_) => size /= 2,
+            }
+            number += 1;
+        }
+        let mut file = File::create(home.join("fill-last"))?;
+        let chunk = [1; 4096];
+        for _ in 0..64 {
+            if let Err(error) = file.write_all(&chunk).and_then(|()| file.sync_data()) {
+                return Ok((taken, format!("{taken} bytes taken, then a write said: {error}")));
+            }
+            taken += chunk.len() as u64;
+        }
+        Ok((0, "there is still space".to_owned()))
+    }
+
+    pub fn free(&self, member: usize) -> Result<()> {
+        for entry in fs::read_dir(self.home(member))? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with("fill-") {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Disks {
+    fn drop(&mut self) {
+        for member in 0.. {
+            let home = self.home(member);
+            if !home.exists() {
+                break;
+            }
+            drop(sh(&["umount", "-l", &home.display().to_string()])); // gone with the namespace otherwise
+        }
+    }
+}
+
+/// Flips one bit that is not in a stretch of zeros of the newest log segment, or of the state file. The member must be
+/// down. What was changed where.
+pub fn flip_bit(data: &Path, random: &mut StdRng) -> Result<String> {
+    let directory = data.join("member/wal");
+    let segment = fs::read_dir(&directory)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wal-")))
+        .max()
+        .context("no log segment")?;
+    let path = if random.random_bool(0.5) { segment } else { data.join("member/state.redb") };
+    let mut file = File::options().read(true).write(true).open(&path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let used = bytes.iter().rposition(|byte| *byte != 0).context("the file holds nothing")?;
+    let place = loop {
+        let place = random.random_range(0..=used);
+        if bytes[place] != 0 {
+            break place;
+        }
+    };
+    let bit = random.random_range(0..8);
+    file.seek(SeekFrom::Start(place as u64))?;
+    file.write_all(&[bytes[place] ^ (1 << bit)])?;
+    file.sync_all()?;
+    let mut now = [0];
+    file.seek(SeekFrom::Start(place as u64))?;
+    file.read_exact(&mut now)?;
+    ensure!(now[0] != bytes[place], "the bit is as before");
+    Ok(format!("bit {bit} of byte {place} in {}", path.file_name().unwrap_or_default().to_string_lossy()))
+}

@@ -1,0 +1,87 @@
+//! The harness in namespaces of its own: processes, mounts and network.
+//!
+//! Invariant: everything that a run makes (members, tracers, links, rules, mounts, loop devices) ends with the one process
+//! tree, whether it ends by itself, by a panic, by Ctrl-C or by SIGKILL; nothing of it is visible outside. Without root
+//! or the tools, the harness says so and goes on with what it can do.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+
+use crate::inject::can_fake_time;
+use crate::schedule::Means;
+
+/// Set for the harness inside its namespaces.
+const INSIDE: &str = "FAULTS_INSIDE_NAMESPACES";
+const UNSHARE: [&str; 6] = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
+
+fn runs(command: &[&str]) -> bool {
+    Command::new(command[0]).args(&command[1..]).output().is_ok_and(|output| output.status.success())
+}
+
+fn present(tool: &str) -> bool {
+    ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|dir| Path::new(dir).join(tool).exists())
+}
+
+/// Runs this program again inside new namespaces and gives its status. `None`: this is the program that shall go on,
+/// either inside or on a machine that does not allow it.
+pub fn enter() -> Result<Option<ExitCode>> {
+    if std::env::var_os(INSIDE).is_some() {
+        return Ok(None);
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not root: only kill and pause");
+        return Ok(None);
+    }
+    let missing: Vec<&str> =
+        ["ip", "iptables", "tc", "ss", "unshare"].into_iter().filter(|tool| !present(tool)).collect();
+    if !missing.is_empty() {
+        eprintln!("{missing:?} not installed: only kill and pause");
+        return Ok(None);
+    }
+    if !runs(&[&["unshare"], &UNSHARE[..], &["ip", "link", "add", "br0", "type", "bridge"]].concat()) {
+        eprintln!("this machine allows no namespaces: only kill and pause");
+        return Ok(None);
+    }
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let status = Command::new("unshare")
+        .args(UNSHARE)
+        .arg(program)
+        .args(std::env::args_os().skip(1))
+        .env(INSIDE, "1")
+        .status()
+        .context("cannot run unshare")?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    Ok(Some(ExitCode::from(code)))
+}
+
+/// What this machine allows; what it does not is named on standard error.
+pub fn means() -> Vec<Means> {
+    let mut means = vec![Means::Processes];
+    if std::env::var_os(INSIDE).is_none() {
+        return means;
+    }
+    means.push(Means::Namespaces);
+    let mut offer = |allowed: bool, offered: Means, without: &str| match allowed {
+        true => means.push(offered),
+        false => eprintln!("{without}"),
+    };
+    offer(
+        present("mkfs.ext4") && present("fallocate") && runs(&["python3", "-c", "import fcntl"]),
+        Means::Disks,
+        "mkfs.ext4, fallocate or python3 not installed: no faults of disks",
+    );
+    offer(
+        runs(&["strace", "-qq", "-o", "/dev/null", "true"]),
+        Means::Strace,
+        "strace not installed or not allowed: no failing fdatasync",
+    );
+    offer(can_fake_time(), Means::Faketime, "libfaketime not installed: no jumps or drift of clocks");
+    offer(
+        runs(&["unshare", "--time", "--monotonic", "1000", "true"]),
+        Means::TimeNamespaces,
+        "no time namespaces: no offset of clocks",
+    );
+    means
+}

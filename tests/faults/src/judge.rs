@@ -1,0 +1,302 @@
+//! All checkers on one recording, and whether the run was worth anything.
+//!
+//! Invariant: a checker that had nothing to look at says so and is not counted as passed.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value as Json, json};
+
+use crate::history::{Operation, Outcome, Violation};
+use crate::log::Log;
+use crate::record::Recording;
+use crate::search::{self, Hint, Hints};
+use crate::{leases, linear, locks, stale, watch};
+
+/// Below this many answered operations a run says nothing.
+const ANSWERED_MIN: usize = 200;
+/// Members of a run with a few keys stay far below both.
+const RESIDENT_KIB_MAX: u64 = 2 * 1024 * 1024;
+const DESCRIPTORS_MAX: u64 = 2_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Passed,
+    Violated,
+    /// The bound on steps was reached.
+    Undecided,
+    /// Nothing to check.
+    Idle,
+}
+
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub checker: &'static str,
+    /// What it says about the store, when it passes.
+    pub meaning: &'static str,
+    pub state: State,
+    pub checked: usize,
+    pub violation: Option<Violation>,
+}
+
+pub struct Judgement {
+    pub verdicts: Vec<Verdict>,
+    pub resolved: linear::Resolved,
+    pub log: Log,
+    /// Why the run proves nothing, if so.
+    pub invalid: Option<String>,
+}
+
+impl Judgement {
+    pub fn violations(&self) -> impl Iterator<Item = &Verdict> {
+        self.verdicts.iter().filter(|verdict| verdict.state == State::Violated)
+    }
+
+    /// The first violation, as `checker: sentence`.
+    pub fn first_violation(&self) -> Option<String> {
+        let verdict = self.violations().next()?;
+        let sentence = verdict.violation.as_ref().map_or("", |violation| &violation.sentence);
+        Some(format!("VIOLATION of {}: {sentence}", verdict.checker))
+    }
+}
+
+const CHECKERS: [(&str, &str); 11] = [
+    (
+        "WAT",
+        "watches are ordered, complete, unique and atomic, equal on all members, and say what was there before",
+    ),
+    (
+        "LIN",
+        "every answer is the state at its revision, no write is lost or happens twice, and nothing goes back in time",
+    ),
+    ("WGL", "each key's operations have an order that explains all answers, without looking at revisions"),
+    ("SER", "reads that may be old are the state at the revision they name, and do not go back"),
+    ("LEA", "keys of leases live as long as promised and then go"),
+    ("LOC", "sections fenced by a lock do not overlap"),
+    ("DUR", "what was acknowledged is there after every crash"),
+    ("COR", "while bits on a disk are flipped, nothing of what is served is wrong"),
+    ("CON", "all members end with the same state"),
+    ("LIV", "the healed cluster answers soon"),
+    ("BND", "members' memory and open files stay bounded"),
+];
+
+pub fn judge(recording: &Recording) -> Judgement {
+    let mut found: BTreeMap<&str, Result<usize, Violation>> = BTreeMap::new();
+    let mut resolved = linear::Resolved::default();
+    let mut undecided = false;
+    let streams = &recording.streams;
+    let changes: Vec<_> = streams.iter().map(watch::Stream::changes).collect();
+    // Streams that did not come to their end may differ in length; the run is lost anyhow, but not what it shows.
+    let log = match recording.about.complete {
+        true => Log::agreed(&changes),
+        false => Log::agreed_as_far_as_told(&changes),
+    };
+    let log = match log {
+        Err(sentence) => {
+            found.insert("WAT", Err(sentence.into()));
+            Log::default()
+        }
+        Ok(log) => {
+            found.insert("WAT", watch::check(&log, streams));
+            if recording.about.complete {
+                let operations = &recording.operations;
+                let linear = linear::check(&log, operations);
+                let hints = linear
+                    .as_ref()
+                    .map_or_else(|_| Hints::default(), |resolved| hints(&log, operations, resolved));
+                found.insert(
+                    "LIN",
+                    linear.map(|result| {
+                        resolved = result;
+                        operations.len()
+                    }),
+                );
+                let searched = match search::check(operations, &hints) {
+                    search::Verdict::Linearizable => Ok(operations.len()),
+                    search::Verdict::Undecided => {
+                        undecided = true;
+                        Ok(operations.len())
+                    }
+                    search::Verdict::Violation(violation) => Err(violation),
+                };
+                found.insert("WGL", searched);
+                found.insert("SER", stale::check(&log, &recording.reads, &recording.starts));
+                found.insert("LEA", leases::check(&log, streams, &recording.leases, recording.about.drift));
+                found.insert("LOC", locks::check(&log, &recording.sections));
+                found.insert("DUR", acknowledged_is_there(&log, &recording.operations));
+            }
+            log
+        }
+    };
+    if recording.about.healed_ms.is_some() {
+        found.insert("LIV", Ok(1));
+    }
+    // Reads and watches were compared with the log above; only damage makes that a test of bytes on disk.
+    let damaged = recording.faults.iter().filter(|fault| fault.kind == "FlipBit" && fault.effect > 0).count();
+    if recording.about.complete && found.values().all(Result::is_ok) {
+        found.insert("COR", Ok(damaged));
+    }
+    found.insert("CON", same_hashes(recording));
+    found.insert("BND", bounded(recording));
+    for finding in &recording.findings {
+        let checker = CHECKERS.iter().map(|(name, _)| *name).find(|name| *name == finding.checker);
+        found.insert(checker.unwrap_or("LIV"), Err(finding.sentence.clone().into()));
+    }
+    let verdicts = CHECKERS
+        .iter()
+        .map(|(checker, meaning)| {
+            let (state, checked, violation) = match found.remove(checker) {
+                None | Some(Ok(0)) => (State::Idle, 0, None),
+                Some(Ok(checked)) if *checker == "WGL" && undecided => (State::Undecided, checked, None),
+                Some(Ok(checked)) => (State::Passed, checked, None),
+                Some(Err(violation)) => (State::Violated, 0, Some(violation)),
+            };
+            Verdict { checker, meaning, state, checked, violation }
+        })
+        .collect();
+    Judgement { verdicts, resolved, log, invalid: invalid(recording) }
+}
+
+fn hints(log: &Log, operations: &[Operation], resolved: &linear::Resolved) -> Hints {
+    let mut hints = Hints::default();
+    for operation in operations {
+        if let (Outcome::Unknown(_), Some(value)) = (&operation.outcome, operation.request.value()) {
+            hints.values.insert(value, Hint::DidNot);
+        }
+        hints.undeleted.insert(operation.request.key());
+    }
+    for value in log.changes().iter().filter_map(|change| change.value) {
+        if let Some(hint) = hints.values.get_mut(&value) {
+            *hint = Hint::Happened;
+        }
+    }
+    hints.undeleted.retain(|key| !resolved.deleted_by_unknown.contains(key));
+    hints
+}
+
+/// The number of acknowledged writes.
+fn acknowledged_is_there(log: &Log, operations: &[Operation]) -> Result<usize, Violation> {
+    let mut acknowledged = 0;
+    for (position, operation) in operations.iter().enumerate() {
+        let Outcome::Done(answer) = &operation.outcome else { continue };
+        if !answer.changed() {
+            continue;
+        }
+        acknowledged += 1;
+        let asked = (operation.request.key(), operation.request.value());
+        if log.change(answer.revision()).is_none_or(|change| (change.key, change.value) != asked) {
+            let sentence = format!("acknowledged and lost: {operation}");
+            return Err(Violation::at(position, sentence));
+        }
+    }
+    Ok(acknowledged)
+}
+
+/// The number of members compared.
+fn same_hashes(recording: &Recording) -> Result<usize, Violation> {
+    let hashes = &recording.about.hashes;
+    if hashes.windows(2).any(|pair| (pair[0].1, pair[0].2) != (pair[1].1, pair[1].2)) {
+        return Err(format!("members differ in (member, revision, state hash): {hashes:?}").into());
+    }
+    Ok(hashes.len())
+}
+
+/// The number of samples.
+fn bounded(recording: &Recording) -> Result<usize, Violation> {
+    for sample in &recording.samples {
+        if sample.resident_kib > RESIDENT_KIB_MAX || sample.descriptors > DESCRIPTORS_MAX {
+            return Err(format!("member {} uses too much: {sample:?}", sample.member).into());
+        }
+    }
+    Ok(recording.samples.len())
+}
+
+fn invalid(recording: &Recording) -> Option<String> {
+    let answered = count(&recording.operations, |outcome| matches!(outcome, Outcome::Done(_)));
+    if answered < ANSWERED_MIN {
+        return Some(format!("only {answered} operations were answered"));
+    }
+    let effective = recording.faults.iter().filter(|fault| fault.effect > 0).count();
+    if effective == 0 || effective * 2 < recording.faults.len() {
+        return Some(format!("of {} faults only {effective} took effect", recording.faults.len()));
+    }
+    None
+}
+
+fn count(operations: &[Operation], wanted: impl Fn(&Outcome) -> bool) -> usize {
+    operations.iter().filter(|operation| wanted(&operation.outcome)).count()
+}
+
+/// The longest time in which no client was answered.
+fn longest_silence_ms(operations: &[Operation]) -> u64 {
+    let mut returns: Vec<u64> = operations
+        .iter()
+        .filter(|operation| matches!(operation.outcome, Outcome::Done(_)))
+        .map(|operation| operation.return_ns)
+        .collect();
+    returns.sort_unstable();
+    returns.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) / 1_000_000
+}
+
+/// The figures of one run.
+pub fn figures(recording: &Recording, judgement: &Judgement) -> Json {
+    let mut kinds: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
+    for fault in &recording.faults {
+        let kind = kinds.entry(&fault.kind).or_default();
+        kind.0 += 1;
+        kind.1 += u64::from(fault.effect > 0);
+        kind.2 += fault.effect;
+    }
+    let faults: serde_json::Map<String, Json> = kinds
+        .into_iter()
+        .map(|(kind, (count, effective, effect))| {
+            (kind.to_owned(), json!({ "count": count, "with_effect": effective, "effect_count": effect }))
+        })
+        .collect();
+    let terms: Vec<u64> =
+        recording.samples.iter().map(|sample| sample.term).filter(|term| *term > 0).collect();
+    let elections = terms.iter().max().unwrap_or(&0).saturating_sub(*terms.iter().min().unwrap_or(&0));
+    let operations = &recording.operations;
+    let about = &recording.about;
+    let verdicts: serde_json::Map<String, Json> = judgement
+        .verdicts
+        .iter()
+        .map(|verdict| {
+            let violation = verdict.violation.as_ref().map(|violation| &violation.sentence);
+            let state = format!("{:?}", verdict.state).to_lowercase();
+            (
+                verdict.checker.to_owned(),
+                json!({ "verdict": state, "checked": verdict.checked, "violation": violation }),
+            )
+        })
+        .collect();
+    json!({
+        "level": about.level,
+        "seed": about.seed,
+        "seconds": about.seconds,
+        "members": about.members,
+        "operations": operations.len(),
+        "answered": count(operations, |outcome| matches!(outcome, Outcome::Done(_))),
+        "refused": count(operations, |outcome| matches!(outcome, Outcome::Refused(_))),
+        "unknown": count(operations, |outcome| matches!(outcome, Outcome::Unknown(_))),
+        "unknown_that_happened": judgement.resolved.happened,
+        "unknown_that_did_not": judgement.resolved.did_not,
+        "unknown_deletions": judgement.resolved.open,
+        "changes": judgement.log.changes().len(),
+        "watch_events_checked": recording.streams.iter().map(|stream| stream.events.len()).sum::<usize>(),
+        "reads_checked": recording.reads.len(),
+        "leases_checked": recording.leases.iter().filter(|lease| lease.put_revision.is_some()).count(),
+        "sections_checked": recording.sections.len(),
+        "compactions": about.compactions,
+        "defragmentations": about.defragmentations,
+        "faults": recording.faults.len(),
+        "faults_with_effect": recording.faults.iter().filter(|fault| fault.effect > 0).count(),
+        "faults_by_kind": faults,
+        "elections": elections,
+        "longest_silence_ms": longest_silence_ms(operations),
+        "answered_after_last_fault_ms": about.healed_ms,
+        "verdicts": verdicts,
+        "valid_test": judgement.invalid.is_none(),
+        "invalid_because": judgement.invalid,
+        "violations": judgement.violations().count(),
+    })
+}
