@@ -1,8 +1,9 @@
 //! Chores of this repository that are too long for a shell script, run as `cargo run -p xtask -- <chore>`.
 //!
-//! A chore takes every path as an argument and writes only where it is told to. Nothing here is part of the product.
+//! A chore takes every path as an argument, or says which it takes without, and writes only there. Nothing here is part of the product.
 
 mod schema;
+mod soak;
 
 use clap::{Parser, Subcommand};
 
@@ -17,10 +18,13 @@ struct Arguments {
 enum Chore {
     /// Writes the table of built-in types from the published definitions, protobuf sources and Go's presence facts.
     Schema(schema::Arguments),
+    /// Runs fault tests for hours, until the first violation.
+    Soak(soak::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Schema(arguments) => schema::run(&arguments),
+        Chore::Soak(arguments) => soak::run(&arguments),
     }
 }
