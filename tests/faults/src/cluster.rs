@@ -31,11 +31,11 @@ pub async fn leader(cluster: &EtcdCluster) -> Option<usize> {
     None
 }
 
-/// Whether the member answers a linearizable read within half a second.
-pub async fn answers(url: &str) -> bool {
+/// Whether the member answers a linearizable read in time.
+pub async fn answers(url: &str, within: Duration) -> bool {
     let Ok(mut client) = client(url) else { return false };
     let read = client.kv.range(pb::RangeRequest { key: "ready".into(), ..Default::default() });
-    matches!(tokio::time::timeout(Duration::from_millis(500), read).await, Ok(Ok(_)))
+    matches!(tokio::time::timeout(within, read).await, Ok(Ok(_)))
 }
 
 /// Waits until every member answers a linearizable read. A member that has ended by itself is an error.

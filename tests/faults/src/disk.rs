@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -78,34 +79,36 @@ impl Disks {
     /// Takes all the space; how many bytes. Verified by a write that fails.
     pub fn fill(&self, member: usize) -> Result<(u64, String)> {
         let home = self.home(member);
-        let mut taken = 0;
         let mut size: u64 = 256 * 1024 * 1024;
         let mut number = 0;
         while size >= 4096 {
+            // One that fails may have taken a part.
             let path = home.join(format!("fill-{number}"));
-            match sh(&["fallocate", "-l", &size.to_string(), &path.display().to_string()]) {
-                Ok(_) => taken += size,
-                Err(_) => size /= 2,
+            if sh(&["fallocate", "-l", &size.to_string(), &path.display().to_string()]).is_err() {
+                size /= 2;
             }
             number += 1;
         }
-        let mut file = File::create(home.join("fill-last"))?;
-        let chunk = [1; 4096];
-        for _ in 0..64 {
-            if let Err(error) = file.write_all(&chunk).and_then(|()| file.sync_data()) {
-                return Ok((taken, format!("{taken} bytes taken, then a write said: {error}")));
-            }
-            taken += chunk.len() as u64;
+        let refused = use_up(&home.join("fill-last")).err();
+        let files = self.fillers(member)?;
+        let blocks = files.iter().filter_map(|path| Some(path.metadata().ok()?.blocks()));
+        let taken = 512 * blocks.sum::<u64>();
+        match refused {
+            Some(refused) => Ok((taken.max(1), format!("{taken} bytes taken, then a write said: {refused}"))),
+            None => Ok((0, "there is still space".to_owned())),
         }
-        Ok((0, "there is still space".to_owned()))
+    }
+
+    fn fillers(&self, member: usize) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(self.home(member))?.filter_map(|entry| Some(entry.ok()?.path()));
+        let is_filler =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("fill-"));
+        Ok(entries.filter(is_filler).collect())
     }
 
     pub fn free(&self, member: usize) -> Result<()> {
-        for entry in fs::read_dir(self.home(member))? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with("fill-") {
-                fs::remove_file(entry.path())?;
-            }
+        for path in self.fillers(member)? {
+            fs::remove_file(path)?;
         }
         Ok(())
     }
@@ -121,6 +124,16 @@ impl Drop for Disks {
             drop(sh(&["umount", "-l", &home.display().to_string()])); // gone with the namespace otherwise
         }
     }
+}
+
+/// Writes what may be left behind what `fallocate` could take; succeeds if that has no end.
+fn use_up(path: &Path) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    for _ in 0..64 {
+        file.write_all(&[1; 4096])?;
+        file.sync_data()?;
+    }
+    Ok(())
 }
 
 /// Flips one bit that is not in a stretch of zeros of the newest log segment, or of the state file. The member must be

@@ -30,6 +30,8 @@ use crate::workload::Shared;
 const POLL: Duration = Duration::from_millis(200);
 /// A fault that itself needs the cluster gives up after this.
 const CHANGE_WITHIN: Duration = Duration::from_secs(4);
+/// Faults at once.
+const ACTIVE_MAX: usize = 4;
 /// A rolling restart goes on with the next member after this, even if the last does not answer yet.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
@@ -118,8 +120,9 @@ impl<'a> Injector<'a> {
 
     pub fn revive(&mut self, member: usize) -> Result<()> {
         if self.cluster.process_id(member).is_none() {
-            self.cluster.revive(member)?;
+            // Before it can answer anybody.
             self.starts.push(Started { member, at_ns: self.shared.now_ns() });
+            self.cluster.revive(member)?;
         }
         self.processes[member].store(self.cluster.process_id(member).unwrap_or(0), Ordering::Relaxed);
         Ok(())
@@ -156,9 +159,12 @@ impl<'a> Injector<'a> {
                 self.end(over).await?;
                 continue;
             }
-            if let Some(fault) = upcoming.next_if(|fault| fault.at <= now) {
-                if let Some(begun) = self.begin(fault).await.with_context(|| format!("{fault}"))? {
-                    active.push(begun);
+            if active.len() < ACTIVE_MAX
+                && let Some(fault) = upcoming.next_if(|fault| fault.at <= now)
+            {
+                if let Some((record, undo)) = self.begin(fault).await.with_context(|| format!("{fault}"))? {
+                    // Counted from when it was really there: on a slow machine that takes a while.
+                    active.push(Active { end: started.elapsed() + fault.lasts, record, undo });
                 }
                 continue;
             }
@@ -204,7 +210,7 @@ impl<'a> Injector<'a> {
     /// Whether every member has all data that it should have.
     async fn all_are_sound(&mut self) -> bool {
         if let Some(member) = self.replaced
-            && cluster::answers(&self.cluster.client_urls[member]).await
+            && cluster::answers(&self.cluster.client_urls[member], POLL * 2).await
         {
             self.replaced = None;
         }
@@ -288,7 +294,7 @@ impl<'a> Injector<'a> {
     }
 
     /// `None`: there was nobody left to disturb.
-    async fn begin(&mut self, fault: &Fault) -> Result<Option<Active>> {
+    async fn begin(&mut self, fault: &Fault) -> Result<Option<(Injected, Undo)>> {
         let members = self.victims(fault).await;
         let Some(first) = members.first().copied() else { return Ok(None) };
         let destroys = matches!(fault.kind, Kind::FlipBit | Kind::Replace);
@@ -352,7 +358,7 @@ impl<'a> Injector<'a> {
             effect,
             evidence,
         };
-        Ok(Some(Active { end: fault.at + fault.lasts, record, undo }))
+        Ok(Some((record, undo)))
     }
 
     fn hold(&mut self, members: &[usize]) {
@@ -380,7 +386,8 @@ impl<'a> Injector<'a> {
                     self.revive(member)?;
                     evidence = "ended after SIGTERM and started again".to_owned();
                     let back = Instant::now() + BACK_WITHIN;
-                    while Instant::now() < back && !cluster::answers(&self.cluster.client_urls[member]).await
+                    while Instant::now() < back
+                        && !cluster::answers(&self.cluster.client_urls[member], POLL * 2).await
                     {
                         tokio::time::sleep(POLL).await;
                     }
@@ -486,7 +493,7 @@ impl<'a> Injector<'a> {
     fn trace(&mut self, kind: Kind, member: usize) -> Result<(u64, String, Undo)> {
         self.hold(&[member]);
         self.may_end.insert(member);
-        let calls = self.random.random_range(3..40);
+        let calls = self.random.random_range(2..15);
         let (inject, said) = match kind {
             Kind::SyncError => (format!("fdatasync:error=EIO:when={calls}"), "INJECTED"),
             Kind::SlowSync => ("fdatasync:delay_enter=300000:when=2+2".to_owned(), "DELAYED"),

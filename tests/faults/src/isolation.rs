@@ -56,6 +56,17 @@ pub fn enter() -> Result<Option<ExitCode>> {
     Ok(Some(ExitCode::from(code)))
 }
 
+/// Whether an image can be made and mounted, which it stays for a moment only.
+fn can_mount() -> bool {
+    let Ok(dir) = tempfile::tempdir() else { return false };
+    let image = dir.path().join("image").display().to_string();
+    let home = dir.path().display().to_string();
+    runs(&["truncate", "-s", "16M", &image])
+        && runs(&["mkfs.ext4", "-q", "-F", &image])
+        && runs(&["mount", "-o", "loop", &image, &home])
+        && runs(&["umount", &home])
+}
+
 /// What this machine allows; what it does not is named on standard error.
 pub fn means() -> Vec<Means> {
     let mut means = vec![Means::Processes];
@@ -68,9 +79,9 @@ pub fn means() -> Vec<Means> {
         false => eprintln!("{without}"),
     };
     offer(
-        present("mkfs.ext4") && present("fallocate") && runs(&["python3", "-c", "import fcntl"]),
+        present("fallocate") && runs(&["python3", "-c", "import fcntl"]) && can_mount(),
         Means::Disks,
-        "mkfs.ext4, fallocate or python3 not installed: no faults of disks",
+        "fallocate, python3, mkfs.ext4 or loop devices missing: no faults of disks",
     );
     offer(
         runs(&["strace", "-qq", "-o", "/dev/null", "true"]),

@@ -216,7 +216,7 @@ fn invalid(recording: &Recording) -> Option<String> {
         return Some(format!("only {answered} operations were answered"));
     }
     let effective = recording.faults.iter().filter(|fault| fault.effect > 0).count();
-    if effective == 0 || effective * 2 < recording.faults.len() {
+    if effective == 0 || effective * 3 < recording.faults.len() {
         return Some(format!("of {} faults only {effective} took effect", recording.faults.len()));
     }
     None

@@ -29,6 +29,8 @@ const CLIENTS: usize = 9;
 const STARTED_WITHIN: Duration = Duration::from_secs(60);
 /// From the end of the last fault until every member answers.
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
+/// One try of that.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// Until the keys of all leases that nobody keeps alive are gone.
 const LEASES_END_WITHIN: Duration = Duration::from_secs(40);
 
@@ -219,7 +221,10 @@ async fn run_on(
         }
     }
     if recording.about.complete {
-        recording.about.hashes = hashes(injector.cluster).await?;
+        match hashes(injector.cluster).await {
+            Ok(hashes) => recording.about.hashes = hashes,
+            Err(error) => recording.findings.push(finding("CON", &error)),
+        }
     }
     recording.starts = injector.starts;
     recording.faults = injector.done;
@@ -266,7 +271,7 @@ async fn come_to_rest(injector: &mut Injector<'_>) -> Result<Duration> {
         let left = HEALED_WITHIN.saturating_sub(healing.elapsed());
         let mut silent = Vec::new();
         for (member, url) in injector.cluster.client_urls.iter().enumerate() {
-            if !cluster::answers(url).await {
+            if !cluster::answers(url, ANSWER_WITHIN).await {
                 silent.push(member);
             }
         }
@@ -308,8 +313,8 @@ async fn end_streams(cluster: &EtcdCluster, tasks: &mut Tasks) -> Result<()> {
     let mut client = cluster::client(&cluster.client_urls[0])?;
     let deadline = Instant::now() + LEASES_END_WITHIN;
     let revision = loop {
-        let answer = client.lease.lease_leases(pb::LeaseLeasesRequest {}).await?.into_inner();
-        if answer.leases.is_empty() || Instant::now() > deadline {
+        let leases = client.lease.lease_leases(pb::LeaseLeasesRequest {}).await;
+        if Instant::now() > deadline || leases.is_ok_and(|leases| leases.get_ref().leases.is_empty()) {
             // Those that are left are found by what is still in the log.
             let read = pb::RangeRequest { key: "k".into(), ..Default::default() };
             break workload::revision(client.kv.range(read).await?.into_inner().header.as_ref())?;
