@@ -115,7 +115,8 @@ fn judge(me: u64, own: HashKv, others: &[PeerHash], current: Option<(i64, i64)>)
     if by_hash.len() == 1 && ahead.is_empty() {
         return if compared == others.len() { Verdict::Equal } else { Verdict::Incomplete };
     }
-    let quorum = (others.len() + 1) / 2 + 1;
+    let members = others.len() + 1;
+    let quorum = members / 2 + 1;
     let Some(right) = by_hash.iter().find(|(_, members)| members.len() >= quorum).map(|(hash, _)| *hash)
     else {
         // A member that is ahead of a confirmed leader is wrong, whatever the others say.

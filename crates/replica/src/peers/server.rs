@@ -163,6 +163,10 @@ impl Service {
     async fn answer(&self, request: &Request<Frame>) -> Result<Answer, Status> {
         // Whoever does not know the cluster yet asks only this; nothing else of a stranger is decoded.
         if request.get_ref().payload == codec::to_bytes(&Question::WhoAreYou) {
+            // A member asks from time to time: one that was removed hears of it here at the latest.
+            if request.metadata().contains_key(FROM_KEY) {
+                self.check_leader(request)?;
+            }
             return Ok(self.inner.describe());
         }
         let from = self.check_member(request)?;

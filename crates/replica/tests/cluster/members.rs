@@ -29,7 +29,7 @@ pub(crate) async fn join(cluster: &Cluster, port: u16, name: &str) -> Node {
 
 /// The leader may not have heard yet how far the learner is.
 async fn promoted(handle: &Handle, id: u64) -> Vec<Member> {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
         match handle.promote_member(id).await {
             Err(MembershipError::LearnerNotReady) if tokio::time::Instant::now() < deadline => {
@@ -73,7 +73,7 @@ async fn a_learner_joins_is_promoted_when_it_has_caught_up_and_is_removed() {
     let members = cluster.handle(follower).remove_member(learner.id).await.unwrap();
     assert_eq!(members.len(), 3);
     let reason =
-        tokio::time::timeout(Duration::from_secs(10), &mut fatal).await.expect("the removed member ends");
+        tokio::time::timeout(Duration::from_secs(30), &mut fatal).await.expect("the removed member ends");
     assert_eq!(reason, FatalReason::Removed);
     assert_eq!(
         cluster.handle(follower).remove_member(learner.id).await,
@@ -134,7 +134,7 @@ async fn the_leader_can_be_removed() {
     let survivor = (leader + 1) % 3;
     cluster.handle(survivor).remove_member(cluster.id(leader)).await.unwrap();
     let fatal = cluster.handle(leader).fatal();
-    let reason = tokio::time::timeout(Duration::from_secs(10), fatal).await.expect("the removed leader ends");
+    let reason = tokio::time::timeout(Duration::from_secs(30), fatal).await.expect("the removed leader ends");
     assert_eq!(reason, FatalReason::Removed);
     put(cluster.handle(survivor), "after", "1").await;
     assert_eq!(cluster.handle(survivor).members().len(), 2);

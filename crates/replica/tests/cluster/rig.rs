@@ -194,14 +194,14 @@ impl Node {
     }
 }
 
-/// Polls until there is an answer; panics after 20 s.
+/// Polls until there is an answer; panics after 30 s.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited 20 s for {what}");
+        assert!(Instant::now() < deadline, "waited 30 s for {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
