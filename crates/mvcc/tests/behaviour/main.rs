@@ -20,4 +20,5 @@ mod checks;
 mod damage;
 
 mod model;
+mod oracle;
 mod properties;
