@@ -167,7 +167,12 @@ impl Maintenance for MaintenanceService {
             Ok(Asked::Validate | Asked::Enable) if !is_version(&version) => Refusal::DowngradeFormat,
             // No version is a target: no earlier program reads what this one writes.
             Ok(Asked::Validate | Asked::Enable) => Refusal::DowngradeTarget,
-            Ok(Asked::Cancel) => Refusal::NoDowngrade,
+            // There never is one; to etcd 3.6 that is no failure.
+            Ok(Asked::Cancel) => {
+                let minor = crate::CLUSTER_VERSION.rsplit_once('.').map_or("", |(minor, _)| minor);
+                let header = Some(self.context.header_now());
+                return Ok(Response::new(pb::DowngradeResponse { header, version: minor.to_owned() }));
+            }
             Err(_) => return Err(Status::invalid_argument(format!("unknown downgrade action {action}"))),
         };
         Err(refusal.into())

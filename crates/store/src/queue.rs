@@ -62,7 +62,12 @@ impl Queue {
             success: vec![Op::Put(put)],
             failure: vec![Op::Range(RangeQuery::latest(range))],
         };
-        let (revision, reply) = self.txn(txn).await?;
+        // etcd runs these recipes as a client of itself and loses the code of this one.
+        let unknown_lease = |status: Status| match status.code() {
+            tonic::Code::NotFound => Status::unknown(status.message()),
+            _ => status,
+        };
+        let (revision, reply) = self.txn(txn).await.map_err(unknown_lease)?;
         if reply.succeeded {
             return Ok(Place { key, revision, lease, value_before: None });
         }

@@ -37,8 +37,6 @@ pub(crate) enum Refusal {
     DowngradeFormat,
     #[error("invalid downgrade target version")]
     DowngradeTarget,
-    #[error("no inflight downgrade job")]
-    NoDowngrade,
     #[error("mvcc: database space exceeded")]
     NoSpace,
     #[error("server stopped")]
@@ -62,9 +60,9 @@ impl From<Refusal> for Status {
             | Refusal::DowngradeFormat
             | Refusal::DowngradeTarget
             | Refusal::MemberUrls => Code::InvalidArgument,
-            Refusal::NoLeader | Refusal::Stopped | Refusal::Learner => Code::Unavailable,
+            Refusal::NoLeader | Refusal::Stopped => Code::Unavailable,
             Refusal::InvalidToken => Code::Unauthenticated,
-            Refusal::AuthNotEnabled | Refusal::NoDowngrade => Code::FailedPrecondition,
+            Refusal::AuthNotEnabled | Refusal::Learner => Code::FailedPrecondition,
             Refusal::NoSpace => Code::ResourceExhausted,
         };
         etcd(code, refusal)
@@ -262,6 +260,7 @@ mod tests {
             (propose(ProposeError::TooManyRequests), Code::Unknown, "etcdserver: too many requests"),
             (membership(MembershipError::MemberNotFound), Code::NotFound, "etcdserver: member not found"),
             (Refusal::NoLeader.into(), Code::Unavailable, "etcdserver: no leader"),
+            (Refusal::Learner.into(), Code::FailedPrecondition, "etcdserver: rpc not supported for learner"),
         ];
         for (status, code, text) in rows {
             assert_eq!((status.code(), status.message()), (code, text));

@@ -335,13 +335,14 @@ impl Stream {
     }
 
     /// Pays a progress answer that is owed; only called when every watch is synced. A watch that waits for a future
-    /// revision makes the answer void, as in etcd.
+    /// revision makes the answer void, and so does the absence of watches, as in etcd.
     async fn answer_progress(&mut self) -> Result<(), Gone> {
         if self.progress_owed.is_none_or(|revision| revision.max(self.seen) > self.complete) {
             return Ok(());
         }
         self.progress_owed = None;
-        if self.watches.values().any(|watch| watch.start_revision > self.complete) {
+        if self.watches.is_empty() || self.watches.values().any(|watch| watch.start_revision > self.complete)
+        {
             return Ok(());
         }
         let header = Some(self.context.header(self.complete));
