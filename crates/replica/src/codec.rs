@@ -128,6 +128,10 @@ pub(crate) fn put_membership(out: &mut Vec<u8>, membership: &Membership) {
 fn membership_from(bytes: &[u8]) -> Decoded<(Membership, usize)> {
     let (record, used): (MembershipRecord, usize) =
         bincode::decode_from_slice(bytes, bincode_config()).map_err(|_| junk("membership"))?;
+    // Nothing writes such a one, and what is not there has a form of its own.
+    if record.configs.is_empty() {
+        return Err(junk("membership"));
+    }
     let configs = record.configs.into_iter().map(|set| set.into_iter().collect()).collect();
     let nodes: std::collections::BTreeMap<u64, Node> = record.nodes.into_iter().collect();
     let membership = Membership::new(configs, nodes).map_err(|_| junk("membership"))?;
@@ -147,7 +151,7 @@ pub(crate) fn put_stored_membership(out: &mut Vec<u8>, stored: &StoredMembership
 pub(crate) fn take_stored_membership(bytes: &mut Bytes) -> Decoded<StoredMembership> {
     let id = take_log_id(bytes)?;
     match take_u8(bytes, "membership")? {
-        0 => Ok(StoredMembership::default()),
+        0 if id.is_none() => Ok(StoredMembership::default()),
         1 => {
             let (membership, used) = membership_from(bytes)?;
             bytes.advance(used);
@@ -209,7 +213,11 @@ pub(crate) fn append_request(mut bytes: Bytes) -> Decoded<AppendRequest> {
     let leader_commit = take_log_id(&mut bytes)?;
     let count = take_u32(&mut bytes, what)?;
     let mut entries = Vec::with_capacity((count as usize).min(bytes.len() / 20));
-    let first = next_index(prev_log_id.as_ref());
+    // Not `next_index`, which would overflow at what a peer may send.
+    let first = match &prev_log_id {
+        Some(id) => id.index.checked_add(1).ok_or(junk(what))?,
+        None => 0,
+    };
     for offset in 0..u64::from(count) {
         let term = take_u64(&mut bytes, what)?;
         let index = take_u64(&mut bytes, what)?;
@@ -518,6 +526,31 @@ mod tests {
         for length in 0..forwarded.len() {
             assert!(forward(forwarded.slice(..length)).is_err(), "prefix of {length} bytes");
         }
+    }
+
+    /// Found by the fuzz target "position": it was taken, but not as what it was encoded to.
+    #[test]
+    fn a_membership_without_voters_is_refused() {
+        let mut out = Vec::new();
+        put_log_id(&mut out, Some(&log_id(6, 10)));
+        out.extend_from_slice(&[1, 0, 0]);
+        assert!(take_stored_membership(&mut out.into()).is_err());
+        let mut out = Vec::new();
+        put_log_id(&mut out, Some(&log_id(6, 10)));
+        out.push(0);
+        assert!(take_stored_membership(&mut out.into()).is_err());
+    }
+
+    /// Found by the fuzz target "append request".
+    #[test]
+    fn a_previous_entry_at_the_last_index_of_all_is_refused() {
+        let request = AppendRequest {
+            vote: Vote::new(1, 1),
+            prev_log_id: Some(log_id(1, u64::MAX)),
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        assert!(append_request(append_request_bytes(&request)).is_err());
     }
 
     #[test]
