@@ -15,6 +15,8 @@ mod defragment;
 mod fatal;
 mod flusher;
 mod force;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod histogram;
 mod ids;

@@ -15,6 +15,8 @@ mod context;
 mod convert;
 mod election;
 mod flags;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod health;
 mod http;

@@ -4,7 +4,7 @@
 //! was read before in force. Not here: who a certificate's owner may be (tls/guard.rs), certificates that a member makes
 //! itself (tls/self_signed.rs).
 
-mod guard;
+pub(crate) mod guard;
 mod reload;
 pub(crate) mod self_signed;
 mod suites;

@@ -11,6 +11,8 @@ mod chain;
 pub mod crash_suite;
 mod damage;
 mod disk;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod index;
 mod planted;

@@ -144,6 +144,22 @@ pub(crate) fn encode(
     offset
 }
 
+/// Makes the checksums of the records in `bytes` right, whose first one lies at `offset`; for fuzzing.rs.
+pub(crate) fn repair(mut bytes: &mut [u8], mut offset: u64, seed: Seed) {
+    while let Some((header, rest)) = bytes.split_first_chunk_mut::<HEADER_SIZE_BYTES>() {
+        let [.., s0, s1, s2, s3] = header[..12] else { return };
+        let payload_size = u32::from_le_bytes([s0, s1, s2, s3]) as usize;
+        let Some(payload) = rest.get(..payload_size) else { return };
+        header[4..8].copy_from_slice(&crc32c::crc32c_append(seed.0, payload).to_le_bytes());
+        let checksum = header_checksum(header, seed, offset);
+        header[..4].copy_from_slice(&checksum.to_le_bytes());
+        let size = size_bytes(payload_size);
+        let Some(behind) = rest.get_mut(size as usize - HEADER_SIZE_BYTES..) else { return };
+        bytes = behind;
+        offset += size;
+    }
+}
+
 fn header_checksum(header: &[u8; HEADER_SIZE_BYTES], seed: Seed, offset: u64) -> u32 {
     let checksum = crc32c::crc32c_append(seed.0, &offset.to_le_bytes());
     crc32c::crc32c_append(checksum, &header[4..])

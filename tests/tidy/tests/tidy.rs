@@ -32,8 +32,11 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// What crates outside `crates/` may use: they see the system as its users do, through its protocols.
 /// `crash` tests one layer from inside and names it.
 const OUTSIDE: &[&str] = &["wire", "apimachinery", "kubeclient", "harness"];
-const INSIDE_TESTS: &[(&str, &[&str])] =
-    &[("crash", &["wal", "mvcc", "replica"]), ("simulation", &["wal", "mvcc", "replica", "store", "wire"])];
+const INSIDE_TESTS: &[(&str, &[&str])] = &[
+    ("crash", &["wal", "mvcc", "replica"]),
+    ("simulation", &["wal", "mvcc", "replica", "store", "wire"]),
+    ("fuzz", &["wal", "mvcc", "bolt", "replica", "store"]),
+];
 
 /// A file longer than this needs a reason; the reason is its line in `LONG_FILES`.
 const LINES_MAX: usize = 900;

@@ -90,7 +90,7 @@ fn digest(letters: &str) -> TokenDigest {
 }
 
 /// Splits `LETTERS.INDEX`.
-fn parse(token: &str) -> Option<(&str, u64)> {
+pub(crate) fn parse(token: &str) -> Option<(&str, u64)> {
     if token.len() > TOKEN_SIZE_BYTES_MAX {
         return None;
     }

@@ -222,7 +222,7 @@ fn token(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// The body's JSON values as gRPC frames: one for a plain call, any number for a stream.
-pub(super) fn messages(method: &MethodDescriptor, body: &[u8]) -> Result<Bytes, Status> {
+pub(crate) fn messages(method: &MethodDescriptor, body: &[u8]) -> Result<Bytes, Status> {
     let wrong = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
     let mut frames = BytesMut::new();
     for value in Deserializer::from_slice(body).into_iter::<Value>() {
@@ -251,7 +251,7 @@ fn frame(message: &[u8], frames: &mut BytesMut) -> Result<(), Status> {
 }
 
 /// Takes one whole message off the front.
-fn unframe(buffer: &mut BytesMut) -> Option<Bytes> {
+pub(crate) fn unframe(buffer: &mut BytesMut) -> Option<Bytes> {
     let mut prefix = buffer.get(1..PREFIX_BYTES)?;
     let length = prefix.get_u32() as usize;
     if buffer.len() < PREFIX_BYTES + length {
@@ -261,7 +261,7 @@ fn unframe(buffer: &mut BytesMut) -> Option<Bytes> {
     Some(buffer.split_to(length).freeze())
 }
 
-fn to_json(descriptor: MessageDescriptor, message: Bytes) -> Result<Value, Status> {
+pub(crate) fn to_json(descriptor: MessageDescriptor, message: Bytes) -> Result<Value, Status> {
     let internal =
         |error: &dyn std::fmt::Display| Status::internal(format!("answer cannot be translated: {error}"));
     let message = DynamicMessage::decode(descriptor, message).map_err(|error| internal(&error))?;

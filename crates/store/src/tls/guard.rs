@@ -140,7 +140,7 @@ fn plain(serial: &[u8]) -> Vec<u8> {
 }
 
 /// The serial numbers in a revocation list, in PEM or DER form.
-fn revoked(path: &Path) -> Result<BTreeSet<Vec<u8>>, TlsError> {
+pub(crate) fn revoked(path: &Path) -> Result<BTreeSet<Vec<u8>>, TlsError> {
     let bytes = fs::read(path).map_err(|source| TlsError::Read {
         what: "revocation list",
         path: path.to_owned(),
