@@ -67,7 +67,7 @@ pub async fn run(target: &Target, table: &str) -> Result<Vec<String>> {
     prepare(target).await?;
     let mut failures = Vec::new();
     for row in &rows {
-        if !holds_for(row.condition, target.version)? {
+        if !holds_for(row.condition, target)? {
             continue;
         }
         let method = call::method(&pool, row.method)?;

@@ -187,6 +187,43 @@ impl EtcdCluster {
         self.members[number].wrapper = wrapper;
     }
 
+    /// One more member, with the flags of the first and addresses of its own. It is not started: the cluster must be
+    /// told its peer URL before.
+    pub fn prepare_joining(&mut self) -> Result<usize> {
+        let (number, ports) = (self.members.len(), crate::free_ports(2)?);
+        let (first, name) = (&self.members[0], format!("m{}", number + 1));
+        let scheme = self.client_urls[0].split(':').next().unwrap_or_default();
+        let client_url = format!("{scheme}://127.0.0.1:{}", ports[0]);
+        let peer_url = format!("http://127.0.0.1:{}", ports[1]);
+        let home = self.dir.path().join(&name);
+        std::fs::create_dir_all(&home)?;
+        let data = home.join("data");
+        let initial: Vec<String> =
+            (1..).zip(&self.members).map(|(at, member)| format!("m{at}={}", member.peer_url)).collect();
+        let own = |argument: &String| match argument.split_once('=').map_or("", |(flag, _)| flag) {
+            "--name" => format!("--name={name}"),
+            "--data-dir" => format!("--data-dir={}", data.display()),
+            flag @ ("--listen-client-urls" | "--advertise-client-urls") => format!("{flag}={client_url}"),
+            flag @ ("--listen-peer-urls" | "--initial-advertise-peer-urls") => format!("{flag}={peer_url}"),
+            flag @ "--initial-cluster" => format!("{flag}={},{name}={peer_url}", initial.join(",")),
+            flag @ "--initial-cluster-state" => format!("{flag}=existing"),
+            _ => argument.clone(),
+        };
+        let member = Member {
+            program: first.program.clone(),
+            arguments: first.arguments.iter().map(own).collect(),
+            launcher: Vec::new(),
+            wrapper: Vec::new(),
+            peer_url,
+            data,
+            log: self.dir.path().join(format!("{name}.log")),
+            process: None,
+        };
+        self.members.push(member);
+        self.client_urls.push(client_url);
+        Ok(number)
+    }
+
     /// From its next start on the member joins a cluster that exists: it was removed, its data is gone, and it was
     /// added again.
     pub fn join_existing(&mut self, number: usize) {
