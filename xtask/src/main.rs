@@ -3,6 +3,7 @@
 //! A chore takes every path as an argument, or says which it takes without, and writes only there. Nothing here is part of the product.
 
 mod schema;
+mod simulation;
 mod soak;
 
 use clap::{Parser, Subcommand};
@@ -20,11 +21,14 @@ enum Chore {
     Schema(schema::Arguments),
     /// Runs fault tests for hours, until the first violation.
     Soak(soak::Arguments),
+    /// Plants bugs, one after the other: the simulation must find each.
+    Zoo,
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Schema(arguments) => schema::run(&arguments),
         Chore::Soak(arguments) => soak::run(&arguments),
+        Chore::Zoo => simulation::zoo(),
     }
 }

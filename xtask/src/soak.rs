@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use crate::simulation;
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// How long new runs are begun.
@@ -32,13 +34,19 @@ enum Level {
     /// Real processes (tests/faults).
     #[value(name = "P", alias = "p")]
     P,
+    /// Simulated clusters (tests/simulation); a failing seed prints the command that repeats it.
+    #[value(name = "S", alias = "s")]
+    S,
 }
 
 /// Seconds of faults per run at level P.
 const RUN_S: u64 = 60;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let Level::P = arguments.level;
+    match arguments.level {
+        Level::P => {}
+        Level::S => return simulation::soak(arguments.hours, arguments.seed),
+    }
     fs::create_dir_all(&arguments.dir).with_context(|| format!("cannot make {}", arguments.dir.display()))?;
     let built = Command::new("cargo")
         .args(["build", "--quiet", "--package=binnacle", "--package=faults"])

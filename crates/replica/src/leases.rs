@@ -14,6 +14,8 @@ use mvcc::{Applied, Command, LeaseRemaining as LeaseCheckpointed, Reply, Store};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::planted::{self, Bug};
+
 /// Leases proposed for expiry in one round. Source: etcd server/lease/lessor.go `leaseRevokeRate` (1000/s, two rounds).
 const EXPIRE_PER_ROUND_MAX: usize = 500;
 pub(crate) const ROUND_INTERVAL: Duration = Duration::from_millis(500);
@@ -82,6 +84,7 @@ impl Leases {
         let mut clock = Clock { checkpoint_interval: self.checkpoint_interval, ..Clock::default() };
         for lease in store.leases() {
             let time_s = if lease.remaining_s > 0 { lease.remaining_s.min(lease.ttl_s) } else { lease.ttl_s };
+            let time_s = if planted::is(Bug::NoFullTime) { 0 } else { time_s };
             clock.set(lease.id, lease.ttl_s, now + seconds(time_s));
             clock.checkpointed(lease.id, lease.remaining_s > 0);
         }

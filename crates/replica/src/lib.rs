@@ -27,6 +27,10 @@ mod log_store;
 mod membership;
 mod metrics;
 mod peers;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod propose;
 mod purge;
 mod raft_types;

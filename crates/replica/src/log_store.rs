@@ -22,6 +22,7 @@ use wal::Wal;
 
 use crate::codec;
 use crate::fatal::{Fatal, FatalReason};
+use crate::planted::{self, Bug};
 use crate::raft_types::*;
 use crate::surroundings::Surroundings;
 
@@ -387,6 +388,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let _ = sender.send(result);
         };
         self.shared.wal.save_vote(codec::vote_bytes(vote), Box::new(done));
+        if planted::is(Bug::VoteNotSaved) {
+            return Ok(());
+        }
         receiver.await.map_err(|_| io::Error::other("the log stopped"))?
     }
 
@@ -419,7 +423,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
         let mut durable_next = self.shared.durable_next.clone();
         durable_next
-            .wait_for(|next| *next > upto.index)
+            .wait_for(|next| *next > upto.index || planted::is(Bug::PurgeAheadOfState))
             .await
             .map_err(|_| io::Error::other("the state file stopped before the log could be cut"))?;
         self.shared.inner.lock().purge(upto);

@@ -10,6 +10,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::handle::Inner;
+use crate::planted::{self, Bug};
 use crate::raft_types::next_index;
 
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -31,7 +32,10 @@ pub(crate) async fn run(inner: std::sync::Arc<Inner>, shutdown: CancellationToke
             keep
         };
         let purged_next = next_index(inner.log.purged().as_ref());
-        let wanted = inner.state.durable_next().saturating_sub(keep);
+        let mut wanted = inner.state.durable_next().saturating_sub(keep);
+        if planted::is(Bug::PurgeAheadOfState) {
+            wanted = inner.state.applied_next().saturating_sub(1);
+        }
         // Not for every entry: a tenth of what is kept at a time.
         if wanted <= purged_next + keep / 10 {
             continue;

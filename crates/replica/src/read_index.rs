@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::LinearizerOption;
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use crate::Raft;
 use crate::leadership::Leadership;
 use crate::metrics::Counters;
 use crate::peers::Peers;
+use crate::planted::{self, Bug};
 use crate::state::State;
 
 const ROUND_TIMEOUT: Duration = Duration::from_millis(500);
@@ -115,7 +117,7 @@ impl Rounds {
     fn answer(&self, waiting: Vec<Waiter>, index: u64) {
         let mut applied = self.state.applied_watch();
         let mut later = Vec::new();
-        let ready = *applied.borrow() > index;
+        let ready = *applied.borrow() > index || planted::is(Bug::ReadBeforeApply);
         for waiter in waiting {
             if ready || !waiter.until_applied {
                 // A reader that gave up does not listen.
@@ -142,6 +144,9 @@ impl Rounds {
 
     /// `None`: nobody confirmed; try again with a new round.
     async fn round(&mut self) -> Option<u64> {
+        if planted::is(Bug::ReadWithoutQuorum) && self.raft.metrics().borrow_watched().state.is_leader() {
+            return Some(self.state.applied_next().saturating_sub(1));
+        }
         let leadership = *self.leadership.borrow_and_update();
         let Some(leader) = leadership.leader else {
             let _ = tokio::time::timeout(ROUND_TIMEOUT, self.leadership.changed()).await;

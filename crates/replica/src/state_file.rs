@@ -18,6 +18,7 @@ use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinitio
 use wal::{Disk, DiskFile};
 
 use crate::codec::{self, CodecError};
+use crate::planted::{self, Bug};
 use crate::raft_types::{LogId, StoredMembership};
 use crate::surroundings::{Pages, exists, remove};
 
@@ -165,6 +166,13 @@ impl StateFile {
         let durability = if durable { Durability::Immediate } else { Durability::None };
         transaction.set_durability(durability).expect("no savepoint is ever made");
         transaction.set_quick_repair(durable);
+        if planted::is(Bug::PositionAlone) {
+            write_position(&transaction, position).map_err(|error| self.wrap(error))?;
+            transaction.commit().map_err(|error| self.wrap(error))?;
+            transaction = database.begin_write().map_err(|error| self.wrap(error))?;
+            transaction.set_durability(durability).expect("no savepoint is ever made");
+            transaction.set_quick_repair(durable);
+        }
         write_rows(&transaction, rows).map_err(|error| self.wrap(error))?;
         write_position(&transaction, position).map_err(|error| self.wrap(error))?;
         transaction.commit().map_err(|error| self.wrap(error))?;

@@ -18,6 +18,7 @@ use crate::{
     convert::Freshness,
     gate::Gate,
     metrics::Metrics,
+    planted::{self, Bug},
     status::Refusal,
     watch::hub::Hub,
 };
@@ -163,6 +164,9 @@ impl Context {
 
     /// After this, what this member has applied holds everything acknowledged before the call.
     pub(crate) async fn barrier(&self) -> Result<(), Status> {
+        if planted::is(Bug::BarrierSkipped) {
+            return Ok(());
+        }
         self.gate.barrier().await
     }
 

@@ -27,6 +27,10 @@ mod maintenance;
 mod member;
 mod metrics;
 mod notify;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 pub mod proxy;
 mod queue;
 mod serve;

@@ -15,6 +15,9 @@ mod disk;
 pub mod fuzzing;
 mod handle;
 mod index;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
 mod planted;
 mod record;
 mod recovery;

@@ -1,10 +1,11 @@
-//! Bugs that the crash suite must find: each is off except in a unit test that turns it on for its own thread.
+//! Bugs that the crash suite and the simulation must find: each is off until it is turned on for one thread.
 //!
-//! Always holds: outside `cfg(test)` the answer is the constant `false`. Not here: the suite (crash_suite.rs).
+//! Always holds: outside `cfg(test)` and the feature `planted`, which only the simulation ever asks for, the answer is
+//! the constant `false`. Not here: the suite (crash_suite.rs).
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "each is made only by the unit tests that plant it")]
-pub(crate) enum Bug {
+#[allow(dead_code, unreachable_pub, reason = "each is made only by the tests that plant it")]
+pub enum Bug {
     /// Checksums do not depend on the segment: a recycled block passes for new.
     ChecksumNotSeeded,
     /// Callbacks run before the fdatasync.
@@ -25,19 +26,25 @@ pub(crate) enum Bug {
     MarksIgnored,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "planted"))]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "planted"))]
 pub(crate) fn is(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "planted")))]
 pub(crate) const fn is(_bug: Bug) -> bool {
     false
+}
+
+/// From here on this thread has the bug, or none.
+#[cfg(feature = "planted")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
 }
 
 /// Runs `work` with the bug in place.

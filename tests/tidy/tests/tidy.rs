@@ -34,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const OUTSIDE: &[&str] = &["wire", "apimachinery", "kubeclient", "harness"];
 const INSIDE_TESTS: &[(&str, &[&str])] = &[
     ("crash", &["wal", "mvcc", "replica"]),
-    ("simulation", &["wal", "mvcc", "replica", "store", "wire"]),
+    ("simulation", &["wal", "mvcc", "replica", "store", "wire", "faults"]),
     ("fuzz", &["wal", "mvcc", "bolt", "replica", "store"]),
 ];
 
@@ -111,6 +111,20 @@ fn crates_depend_only_along_the_arrows() {
             if ours.contains(to) && !allowed {
                 problems.push(format!("{name} -> {to} is not an arrow of the architecture"));
             }
+        }
+    }
+    report(&problems);
+}
+
+#[test]
+fn only_the_simulation_asks_for_planted_bugs() {
+    let mut problems = Vec::new();
+    for path in tracked("Cargo.toml") {
+        let text = fs::read_to_string(&path).unwrap();
+        let asks = text.lines().filter(|line| !line.starts_with('#') && line.contains("planted"));
+        let owner = relative(&path).starts_with("tests/simulation/");
+        for line in asks.filter(|line| !owner && *line != "planted = []") {
+            problems.push(format!("{}: {line}", relative(&path)));
         }
     }
     report(&problems);

@@ -8,12 +8,15 @@ use tokio::time::Instant;
 
 use super::Inner;
 use crate::codec;
+use crate::planted::{self, Bug};
 use crate::propose::{Abandon, ProposeError, outcome};
 use crate::raft_types::Payload;
 use crate::waiters::{Refused, write_responder};
 
 /// Before a proposal that nobody took is offered again.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// Of the planted bug.
+const ATTEMPT: Duration = Duration::from_millis(150);
 /// Log entries that may wait for the disk before proposals are refused.
 const UNWRITTEN_SIZE_BYTES_MAX: u64 = 256 << 20;
 /// Rows that apply may have ahead of the state file before proposals are refused.
@@ -84,7 +87,12 @@ impl Inner {
         loop {
             let receiver = self.waiters.register(id);
             self.offer(id, payload.clone(), deadline).await?;
-            match tokio::time::timeout_at(deadline, receiver).await {
+            let attempt = match planted::is(Bug::ProposeTwice) {
+                true => deadline.min(Instant::now() + ATTEMPT),
+                false => deadline,
+            };
+            match tokio::time::timeout_at(attempt, receiver).await {
+                Err(_) if attempt < deadline => {}
                 Ok(Ok(result)) => {
                     if let Some(result) = outcome(result, started.elapsed()) {
                         return result;

@@ -23,6 +23,7 @@ use crate::{
     config::MESSAGE_OVERHEAD_BYTES,
     context::Context,
     gate::WatchRange,
+    planted::{self, Bug},
     status::{self, Refusal},
 };
 
@@ -134,6 +135,10 @@ impl Stream {
         match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => self.create(request).await,
             Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id).await,
+            Some(RequestUnion::ProgressRequest(_)) if planted::is(Bug::ProgressOvertakes) => {
+                let header = Some(self.context.header_now());
+                self.send(pb::WatchResponse { header, watch_id: NO_WATCH, ..Default::default() }).await
+            }
             Some(RequestUnion::ProgressRequest(_)) => {
                 self.progress_owed = Some(self.context.revision());
                 Ok(())
@@ -237,6 +242,12 @@ impl Stream {
                     // A synced watch has been given everything up to `seen`, but perhaps did not have to look at it.
                     if std::mem::take(&mut watch.synced) {
                         watch.next_revision = watch.next_revision.max(self.seen + 1);
+                        if planted::is(Bug::CursorReset) {
+                            watch.next_revision = watch.start_revision;
+                        }
+                        if planted::is(Bug::BehindSkipped) {
+                            watch.next_revision = watch.next_revision.max(lost_upto + 1);
+                        }
                     }
                 }
                 self.seen = self.seen.max(published).max(lost_upto);

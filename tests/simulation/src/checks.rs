@@ -1,0 +1,210 @@
+//! What must hold of what a run recorded, whoever was cut off or lost its power.
+//!
+//! The log, every answer against it and the search that ignores revisions are those of the suite on real processes
+//! (`faults`). Here are the rest: reads of one member's own state, leases, and what members say of themselves.
+
+use std::collections::BTreeMap;
+
+use faults::history::{Operation, Outcome, Request};
+use faults::linear;
+use faults::log::{Change, Log};
+use faults::search::{self, Hint, Hints, Verdict};
+
+use crate::workload::{Held, LEASE_KEYS, LocalRead, Recorded};
+
+/// What was looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    pub changes: usize,
+    pub answered: usize,
+    pub unknown: usize,
+    pub local_reads: usize,
+    pub leases: usize,
+    pub leases_expired: usize,
+    pub undecided: bool,
+}
+
+/// `Err`: the first violation, as a sentence.
+pub(crate) fn all(recorded: &Recorded) -> Result<Checked, String> {
+    if let Some(finding) = recorded.findings.first() {
+        return Err(finding.clone());
+    }
+    let log = Log::agreed(&recorded.streams)?;
+    let expirations = expirations(&log, &recorded.operations);
+    let leases_expired = expirations.len();
+    let mut operations = recorded.operations.clone();
+    operations.extend(expirations);
+    let resolved = linear::check(&log, &operations).map_err(|violation| violation.sentence)?;
+    let undecided = match search::check(&operations, &hints(&log, &operations, &resolved)) {
+        Verdict::Linearizable => false,
+        Verdict::Undecided => true,
+        Verdict::Violation(violation) => return Err(violation.sentence),
+    };
+    local_reads(&log, &recorded.local_reads)?;
+    leases(&log, &recorded.operations, &recorded.leases)?;
+    let count = |wanted: fn(&Outcome) -> bool| {
+        recorded.operations.iter().filter(|operation| wanted(&operation.outcome)).count()
+    };
+    Ok(Checked {
+        changes: log.changes().len(),
+        answered: count(|outcome| matches!(outcome, Outcome::Done(_))),
+        unknown: count(|outcome| matches!(outcome, Outcome::Unknown(_))),
+        local_reads: recorded.local_reads.len(),
+        leases: recorded.leases.len(),
+        leases_expired,
+        undecided,
+    })
+}
+
+/// A lease that ends deletes its key, which nobody asked for: for each such deletion an operation that says so, called
+/// when the key was and answered to nobody.
+fn expirations(log: &Log, operations: &[Operation]) -> Vec<Operation> {
+    let mut asked: BTreeMap<u32, &Operation> = BTreeMap::new();
+    for operation in operations {
+        if operation.request.key() >= LEASE_KEYS && operation.request.value().is_some() {
+            asked.insert(operation.request.key(), operation);
+        }
+    }
+    let ended = |change: &&Change| change.key >= LEASE_KEYS && change.value.is_none();
+    let expiration = |change: &Change| {
+        let put = asked.get(&change.key)?;
+        Some(Operation {
+            request: Request::Delete { key: change.key },
+            outcome: Outcome::Unknown("the end of a lease".to_owned()),
+            ..(*put).clone()
+        })
+    };
+    log.changes().iter().filter(ended).filter_map(expiration).collect()
+}
+
+fn hints(log: &Log, operations: &[Operation], resolved: &linear::Resolved) -> Hints {
+    let mut hints = Hints::default();
+    for operation in operations {
+        if let (Outcome::Unknown(_), Some(value)) = (&operation.outcome, operation.request.value()) {
+            hints.values.insert(value, Hint::DidNot);
+        }
+        hints.undeleted.insert(operation.request.key());
+    }
+    for value in log.changes().iter().filter_map(|change| change.value) {
+        if let Some(hint) = hints.values.get_mut(&value) {
+            *hint = Hint::Happened;
+        }
+    }
+    hints.undeleted.retain(|key| *key < LEASE_KEYS && !resolved.deleted_by_unknown.contains(key));
+    hints
+}
+
+/// Each is the state at its revision. How old it is, only its member knows.
+fn local_reads(log: &Log, reads: &[LocalRead]) -> Result<(), String> {
+    for read in reads {
+        if read.revision > log.last_revision() {
+            return Err(format!("nobody told of the revision of {read}"));
+        }
+        let right = log.entry(read.key, read.revision);
+        if right != read.entry {
+            return Err(format!("the state at that revision was {right:?}, but {read}"));
+        }
+    }
+    Ok(())
+}
+
+/// No lease ends before its time, counted from the last renewal that was acknowledged, unless its holder ended it.
+fn leases(log: &Log, operations: &[Operation], leases: &[Held]) -> Result<(), String> {
+    let mut told: Vec<(i64, u64)> = operations
+        .iter()
+        .filter_map(|operation| match &operation.outcome {
+            Outcome::Done(answer) => Some((answer.revision(), operation.return_ns)),
+            Outcome::Refused(_) | Outcome::Unknown(_) => None,
+        })
+        .collect();
+    told.sort_unstable();
+    // From each revision on: when somebody first knew of it or of a later one.
+    let mut first_known: Vec<(i64, u64)> = Vec::with_capacity(told.len());
+    let mut earliest = u64::MAX;
+    for (revision, at_ns) in told.into_iter().rev() {
+        earliest = earliest.min(at_ns);
+        first_known.push((revision, earliest));
+    }
+    first_known.reverse();
+    for lease in leases {
+        let end = log.changes().iter().find(|change| change.key == lease.key && change.value.is_none());
+        let Some(end) = end else { continue };
+        let position = first_known.partition_point(|(revision, _)| *revision < end.revision);
+        let Some((_, known_ns)) = first_known.get(position) else { continue };
+        let due_ns = lease.renewed_ns + lease.ttl_ns;
+        if *known_ns < due_ns && !(lease.revoked && *known_ns >= lease.left_ns) {
+            return Err(format!(
+                "{lease:?} ended too early: its key was deleted at revision {}, known at {:.3} s, due at {:.3} s",
+                end.revision,
+                *known_ns as f64 / 1e9,
+                due_ns as f64 / 1e9
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What members say of themselves while they run, looked at again and again.
+#[derive(Default)]
+pub(crate) struct Invariants {
+    leaders: BTreeMap<u64, u64>,
+    /// Per member, over its lives.
+    terms: BTreeMap<usize, u64>,
+    /// Per member and life.
+    applied: BTreeMap<(usize, u64), (u64, i64)>,
+    /// What the state was at an applied index, on whichever member was seen there first.
+    states: BTreeMap<u64, (i64, u64, usize)>,
+    pub looks: u64,
+}
+
+pub(crate) struct Look {
+    pub member: usize,
+    pub life: u64,
+    pub term: u64,
+    pub is_leader: bool,
+    pub member_id: u64,
+    pub applied_index: u64,
+    pub revision: i64,
+    /// Only sometimes: it takes long.
+    pub state_hash: Option<u64>,
+}
+
+impl Invariants {
+    pub(crate) fn look(&mut self, look: &Look) -> Result<(), String> {
+        self.looks += 1;
+        let member = look.member;
+        let term = self.terms.entry(member).or_default();
+        if look.term < *term {
+            return Err(format!("member {member} is in term {} after term {term}", look.term));
+        }
+        *term = look.term;
+        if look.is_leader {
+            let leader = *self.leaders.entry(look.term).or_insert(look.member_id);
+            if leader != look.member_id {
+                return Err(format!(
+                    "term {} has two leaders: {leader:x} and {:x}",
+                    look.term, look.member_id
+                ));
+            }
+        }
+        let applied = self.applied.entry((member, look.life)).or_default();
+        if look.applied_index < applied.0 || look.revision < applied.1 {
+            return Err(format!(
+                "member {member} went back from index {}, revision {} to index {}, revision {}",
+                applied.0, applied.1, look.applied_index, look.revision
+            ));
+        }
+        *applied = (look.applied_index, look.revision);
+        let Some(hash) = look.state_hash else { return Ok(()) };
+        let (revision, seen, by) =
+            *self.states.entry(look.applied_index).or_insert((look.revision, hash, member));
+        if (revision, seen) != (look.revision, hash) {
+            return Err(format!(
+                "at index {} member {by} had revision {revision} and state {seen:x}, member {member} has revision {} \
+                 and state {hash:x}",
+                look.applied_index, look.revision
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,23 @@
+//! Whole clusters of the store in one thread, under virtual time, on simulated disks and networks, from a seed.
+//!
+//! The members are the product: `store` with its services, `replica` with openraft, `mvcc`, `wal`, the state file. Only
+//! what is below them is simulated (`replica::Surroundings`), and clients speak gRPC to them over simulated sockets.
+//! Always holds: the same seed gives the same run, byte for byte. Not here: real processes (`faults`), single layers
+//! (`crash`, the suites of `wal`).
+
+mod chance;
+mod checks;
+mod links;
+mod member;
+mod network;
+mod plan;
+mod run;
+mod shrink;
+mod trace;
+mod workload;
+
+pub use member::Settings;
+pub use plan::{Fault, Kind, Plan, Target};
+pub use run::{Failure, Keep, Report, run, run_after};
+pub use shrink::{Shrunk, shrink};
+pub use workload::Load;

@@ -1,0 +1,175 @@
+//! What a seed means: the cluster, its load, and the schedule of faults. Pure: the same seed gives the same plan.
+//!
+//! Each seed draws which kinds of faults it has and how often they come, so that some runs combine everything and some
+//! dwell on one thing. A schedule can be cut (`Plan::only`), which is how a failing one is made small.
+//! Not here: doing it (run.rs).
+
+use std::fmt;
+
+use wal::sim_disk::crash::Random;
+
+use crate::member::Settings;
+use crate::workload::Load;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub seed: u64,
+    pub settings: Settings,
+    pub load: Load,
+    /// Between all hosts; each message draws its own.
+    pub latency_ms_max: u64,
+    /// How long faults come.
+    pub length_ms: u64,
+    pub faults: Vec<Fault>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub at_ms: u64,
+    pub lasts_ms: u64,
+    pub kind: Kind,
+}
+
+/// Whom a fault hits, decided when it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Leader,
+    /// Some member; the number is taken modulo their count.
+    One(usize),
+    /// The leader among them.
+    Majority,
+    All,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The process ends; the kernel and its page cache live on.
+    Kill(Target),
+    /// What was not synced is lost, kept or torn.
+    PowerCut(Target),
+    /// The same in the middle of what the member does with its disk: after so many operations.
+    PowerCutAfter(Target, u64),
+    /// Every message between the target and the other members is lost.
+    Partition(Target),
+    /// Only those from the target are.
+    Mute(Target),
+    /// Only those to the target are.
+    Deaf(Target),
+    /// Messages between the target and the others wait until the end of the fault; none is lost.
+    Hold(Target),
+    /// The link between two members, and no other, loses everything.
+    Link(usize, usize),
+    /// Messages between the target and the others take so long.
+    SlowLink(Target, u64),
+    /// Each batch takes so long.
+    SlowDisk(Target, u64),
+    /// The next sync fails; the member ends and is started again.
+    SyncError(Target),
+    /// The clients do not reach the target.
+    Unreachable(Target),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} from {} ms for {} ms", self.kind, self.at_ms, self.lasts_ms)
+    }
+}
+
+/// How often kinds of faults come in one plan, each 0 to 4.
+#[derive(Debug)]
+struct Mix {
+    kills: u64,
+    power: u64,
+    partitions: u64,
+    slowness: u64,
+    sync_errors: u64,
+}
+
+impl Plan {
+    pub fn draw(seed: u64) -> Plan {
+        let mut random = Random(seed);
+        let members = [1, 3, 3, 3, 5][random.below(5) as usize];
+        let heartbeat_interval_ms = [20, 50, 100][random.below(3) as usize];
+        let settings = Settings {
+            members,
+            heartbeat_interval_ms,
+            election_timeout_ms: heartbeat_interval_ms * (5 + random.below(6)),
+            snapshot_count: [10, 50, 1_000][random.below(3) as usize],
+            log_segment_size_bytes: (16 + random.below(112)) << 10,
+        };
+        let load = Load {
+            clients: 3 + random.below(6) as usize,
+            keys: 1 + random.below(8) as u32,
+            pause_ms_max: [20, 50, 100][random.below(3) as usize],
+            timeout_ms: [200, 1_000, 3_000][random.below(3) as usize],
+            lease_holders: random.below(3) as usize,
+            compactions: random.below(2) == 0,
+        };
+        let latency_ms_max = [2, 5, 20][random.below(3) as usize];
+        let length_ms = 4_000 + random.below(4_000);
+        let mut strength = || random.below(5).saturating_sub(1);
+        let mix = Mix {
+            kills: strength(),
+            power: strength(),
+            partitions: strength(),
+            slowness: strength(),
+            sync_errors: strength().saturating_sub(1),
+        };
+        let faults = faults(&mut random, &mix, members, length_ms);
+        Plan { seed, settings, load, latency_ms_max, length_ms, faults }
+    }
+
+    /// The same run with the faults at these positions only.
+    pub fn only(&self, kept: &[usize]) -> Plan {
+        let faults = kept.iter().filter_map(|position| self.faults.get(*position).copied()).collect();
+        Plan { faults, ..self.clone() }
+    }
+}
+
+fn faults(random: &mut Random, mix: &Mix, members: usize, length_ms: u64) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let seconds = length_ms / 1_000;
+    let mut add = |random: &mut Random, often: u64, draw: &dyn Fn(&mut Random) -> Kind| {
+        for _ in 0..often * seconds / 4 {
+            let at_ms = 500 + random.below(length_ms.saturating_sub(1_000));
+            let lasts_ms = [20, 200, 1_000, 3_000][random.below(4) as usize] + random.below(500);
+            faults.push(Fault { at_ms, lasts_ms, kind: draw(random) });
+        }
+    };
+    let target = |random: &mut Random| match random.below(8) {
+        0..3 => Target::Leader,
+        3..6 => Target::One(random.below(members as u64) as usize),
+        6 => Target::Majority,
+        _ => Target::All,
+    };
+    add(random, mix.kills, &|random| Kind::Kill(target(random)));
+    add(random, mix.power, &|random| match random.below(3) {
+        0 => Kind::PowerCut(target(random)),
+        _ => Kind::PowerCutAfter(target(random), random.below(60)),
+    });
+    if members > 1 {
+        add(random, mix.partitions, &|random| match random.below(6) {
+            0 => Kind::Partition(target(random)),
+            1 => Kind::Mute(target(random)),
+            2 => Kind::Deaf(target(random)),
+            3 => {
+                let one = random.below(members as u64) as usize;
+                Kind::Link(one, (one + 1) % members)
+            }
+            _ => Kind::Hold(target(random)),
+        });
+    }
+    add(random, mix.slowness, &|random| match random.below(3) {
+        0 if members > 1 => Kind::SlowLink(target(random), 20 + random.below(300)),
+        1 => Kind::Unreachable(target(random)),
+        _ => Kind::SlowDisk(target(random), 1 + random.below(200)),
+    });
+    add(random, mix.sync_errors, &|random| {
+        Kind::SyncError(match random.below(2) {
+            0 => Target::Leader,
+            _ => Target::One(random.below(members as u64) as usize),
+        })
+    });
+    faults.sort_by_key(|fault| fault.at_ms);
+    faults
+}

@@ -1,0 +1,112 @@
+//! Seeds of the simulation: each must violate nothing, and be the same run every time.
+//!
+//! `SEED=7 SEEDS=100` chooses where to begin and how many; `SEED=7 FAULTS=0,3` keeps only some faults of one schedule.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test tells and fails")]
+
+use std::process::Command;
+use std::time::Instant;
+
+use simulation::{Keep, Plan, Report, run, shrink};
+
+/// Runs of the short part, about a second each.
+const SEEDS: u64 = 5;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+fn tell(report: &Report, began: Instant) {
+    println!("{report:?} in {:?}", began.elapsed());
+}
+
+/// Runs one seed; a violation is made small and told with the command that repeats it.
+fn check(plan: &Plan) -> Report {
+    let began = Instant::now();
+    match run(plan, Keep::Newest) {
+        Ok((report, _)) => {
+            tell(&report, began);
+            report
+        }
+        Err(failure) => {
+            println!("seed {} fails: {}", plan.seed, failure.what);
+            let small = if std::env::var("FAULTS").is_ok() {
+                simulation::Shrunk { plan: plan.clone(), kept: Vec::new(), failure }
+            } else {
+                shrink(plan, failure)
+            };
+            let faults: Vec<String> = small.kept.iter().map(ToString::to_string).collect();
+            println!("{}", small.failure.trace.join("\n"));
+            for fault in &small.plan.faults {
+                println!("{fault}");
+            }
+            panic!(
+                "VIOLATION: {}\nrepeat: SEED={} FAULTS={} cargo test -p simulation --test swarm one_seed -- --nocapture",
+                small.failure.what,
+                plan.seed,
+                faults.join(",")
+            );
+        }
+    }
+}
+
+#[test]
+fn seeds_of_the_swarm_violate_nothing() {
+    let first = number("SEED").unwrap_or(1);
+    let mut effects = 0;
+    for seed in first..first + number("SEEDS").unwrap_or(SEEDS) {
+        effects += check(&Plan::draw(seed)).faults_with_effect;
+    }
+    assert!(effects > 0, "no fault had an effect: the seeds prove nothing");
+}
+
+/// For a look at one seed, by the command that a failure prints.
+#[test]
+fn one_seed() {
+    let Some(seed) = number("SEED") else { return };
+    let plan = Plan::draw(seed);
+    let plan = match std::env::var("FAULTS") {
+        Ok(list) => {
+            let kept: Vec<usize> = list.split(',').filter_map(|position| position.parse().ok()).collect();
+            plan.only(&kept)
+        }
+        Err(_) => plan,
+    };
+    println!("{plan:#?}");
+    check(&plan);
+}
+
+/// Asked of another process by the test below.
+#[test]
+fn print_trace_hash() {
+    let Some(seed) = number("TRACE_SEED") else { return };
+    let (report, lines) =
+        run(&Plan::draw(seed), Keep::All).unwrap_or_else(|failure| panic!("{}", failure.what));
+    if let Ok(path) = std::env::var("TRACE_FILE") {
+        std::fs::write(path, lines.join("\n")).unwrap();
+    }
+    println!("trace {:x} of {} lines", report.trace_hash, report.trace_lines);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [3] {
+        let plan = Plan::draw(seed);
+        let once = |plan: &Plan| run(plan, Keep::All).unwrap_or_else(|failure| panic!("{}", failure.what));
+        let (report, lines) = once(&plan);
+        let (_, again) = once(&plan);
+        let differs = lines.iter().zip(&again).position(|(one, other)| one != other);
+        if let Some(at) = differs {
+            panic!("line {at} differs:\n{}\n{}", lines[at], again[at]);
+        }
+        assert_eq!(lines.len(), again.len(), "one run goes on longer");
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["print_trace_hash", "--exact", "--nocapture"])
+            .env("TRACE_SEED", seed.to_string())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let wanted = format!("trace {:x} of {} lines", report.trace_hash, report.trace_lines);
+        assert!(told.contains(&wanted), "another process did something else than {wanted:?}:\n{told}");
+    }
+}
