@@ -284,7 +284,6 @@ pub(crate) fn parse_get(line: &Line) -> Result<RangeRequest, Failure> {
         serializable,
         keys_only,
         count_only,
-        ..Default::default()
     })
 }
 
