@@ -93,7 +93,7 @@ fn prepare(settings: &Settings) -> Result<(EtcdCluster, Option<Network>, Option<
     Ok((EtcdCluster::prepare(dir, &places, None, None, &flags)?, Some(network), disks))
 }
 
-/// Runs once. The cluster's directory goes unless `keep` is told to.
+/// Runs once. The cluster's directory goes with what this gives.
 pub async fn run(settings: &Settings) -> Result<Run> {
     let (mut cluster, network, disks) = prepare(settings)?;
     if settings.lying_disks {
@@ -105,14 +105,15 @@ pub async fn run(settings: &Settings) -> Result<Run> {
     let result = run_on(&mut cluster, network, disks.as_ref(), settings).await;
     let recording =
         result.with_context(|| format!("seed {}; members' logs:\n{}", settings.seed, cluster.log_ends()))?;
-    Ok(Run { recording, cluster, _disks: disks })
+    Ok(Run { recording, _disks: disks, cluster })
 }
 
 /// A recording, and the cluster that it is of, which ends with this.
 pub struct Run {
     pub recording: Recording,
-    pub cluster: EtcdCluster,
+    // Unmounted before the cluster's directory is removed.
     _disks: Option<Disks>,
+    pub cluster: EtcdCluster,
 }
 
 impl Run {

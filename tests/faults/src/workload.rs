@@ -202,6 +202,12 @@ fn failed(status: &Status) -> Outcome {
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::PermissionDenied => {
             Outcome::Refused(text)
         }
+        // Said by our own transport, which sends a request at most once, of one that it had no connection for.
+        Code::Unavailable
+            if status.message().starts_with("http") && status.message().contains("Connection refused") =>
+        {
+            Outcome::Refused(text)
+        }
         _ => Outcome::Unknown(text),
     }
 }
