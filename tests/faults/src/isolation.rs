@@ -34,8 +34,10 @@ pub fn enter() -> Result<Option<ExitCode>> {
         eprintln!("not root: only kill and pause");
         return Ok(None);
     }
-    let missing: Vec<&str> =
-        ["ip", "iptables", "tc", "ss", "unshare"].into_iter().filter(|tool| !present(tool)).collect();
+    let missing: Vec<&str> = ["ip", "iptables", "tc", "ss", "unshare", "nsenter", "setpriv"]
+        .into_iter()
+        .filter(|tool| !present(tool))
+        .collect();
     if !missing.is_empty() {
         eprintln!("{missing:?} not installed: only kill and pause");
         return Ok(None);
@@ -45,13 +47,15 @@ pub fn enter() -> Result<Option<ExitCode>> {
         return Ok(None);
     }
     let program = std::env::current_exe().context("cannot find this program")?;
-    let status = Command::new("unshare")
+    // If this process is killed, so is `unshare`, and with it all that it has started.
+    let status = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare"])
         .args(UNSHARE)
         .arg(program)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, "1")
         .status()
-        .context("cannot run unshare")?;
+        .context("cannot run setpriv")?;
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     Ok(Some(ExitCode::from(code)))
 }
