@@ -225,7 +225,7 @@ mod tests {
     /// The rows of etcd's table that this file makes up itself; the others are the lower enums' own texts.
     #[test]
     fn texts_and_codes_are_those_of_etcd() {
-        let rows: [(Status, Code, &str); 14] = [
+        let rows: [(Status, Code, &str); 15] = [
             (check(CheckError::EmptyKey), Code::InvalidArgument, "etcdserver: key is not provided"),
             (
                 check(CheckError::TooManyOps),
