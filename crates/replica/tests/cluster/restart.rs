@@ -110,3 +110,25 @@ async fn members_of_another_cluster_on_the_same_ports_are_not_obeyed() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_log_may_lie_elsewhere_and_is_not_forgotten() {
+    let mut cluster = Cluster::prepare(1, |_| {});
+    let mut config = cluster.config(0);
+    let elsewhere = config.data_dir.with_file_name("log");
+    config.wal_dir = Some(elsewhere.clone());
+    let node = Node::start(config.clone()).await.unwrap();
+    put(&node.handle, "a", "1").await;
+    node.handle.flush().await.unwrap();
+    put(&node.handle, "b", "2").await;
+    node.handle.kill().await;
+    node.join().await;
+    assert!(std::fs::read_dir(&elsewhere).unwrap().next().is_some());
+    assert!(!cluster.data_dir(0).join("member/wal").exists());
+    for _ in 0..2 {
+        let refused = Node::start(cluster.config(0)).await.err().expect("refused");
+        assert!(matches!(refused, StartError::NoLog { .. }), "{refused}");
+    }
+    cluster.nodes[0] = Some(Node::start(config).await.unwrap());
+    assert_eq!(get(cluster.handle(0), "b").await.as_deref(), Some("2"));
+}
