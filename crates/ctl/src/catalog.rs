@@ -142,9 +142,8 @@ impl Program {
     fn unknown(self, word: &str, group: Option<&str>, hints: &[&str]) -> Failure {
         let within = group.map_or_else(|| self.name().to_owned(), |group| format!("{} {group}", self.name()));
         let hint = suggest::hint(hints);
-        let gap = if hint.is_empty() { "\n" } else { "\n" };
         Failure::error(format!(
-            "unknown command {word:?} for {within:?}{hint}{gap}Run '{within} --help' for usage."
+            "unknown command {word:?} for {within:?}{hint}\nRun '{within} --help' for usage."
         ))
     }
 }
@@ -223,7 +222,7 @@ mod tests {
             // shortened, as etcdctl takes it
             ("compact 4", "compaction: 4"),
             ("mem l", "member list: "),
-            ("ep he", "endpoint health: "),
+            ("end he", "endpoint health: "),
         ] {
             assert_eq!(found(text), name, "{text}");
         }

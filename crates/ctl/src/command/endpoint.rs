@@ -53,14 +53,15 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
 ];
 
-/// Asks each endpoint in turn; one that does not answer is reported at once. Then prints the answers.
+/// Asks each endpoint in turn; one that does not answer is reported at once. Then prints the answers. Answers the last
+/// failure.
 async fn each<T>(
     session: &Session,
     line: &Line,
     asked: &str,
     ask: impl AsyncFn(&Session) -> Result<T, Failure>,
     print: impl Fn(&[(String, T)]) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+) -> Result<Option<Failure>, Failure> {
     let mut answers = Vec::new();
     let mut failed = None;
     for endpoint in session.endpoints(line).await? {
@@ -80,7 +81,7 @@ async fn each<T>(
         }
     }
     print(&answers)?;
-    failed.map_or(Ok(()), Err)
+    Ok(failed)
 }
 
 async fn status(session: &Session, line: &Line) -> Result<(), Failure> {
@@ -98,7 +99,7 @@ async fn status(session: &Session, line: &Line) -> Result<(), Failure> {
         print_list(session.options.format, &STATUS_TITLES, answers, rows, json, fields)
     });
     // As etcdctl, which says no more than what was said of each endpoint.
-    printed.await.map_err(|failure| Failure::silent(failure.code))
+    printed.await?.map_or(Ok(()), |failure| Err(Failure::silent(failure.code)))
 }
 
 /// Prints one item of a list for each endpoint; no such list is a message of its own, so there is no `protobuf`.
@@ -257,7 +258,7 @@ async fn hashkv(session: &Session, line: &Line) -> Result<(), Failure> {
         let mut client = session.client.maintenance.clone();
         session.call(client.hash_kv(session.ask(HashKvRequest { revision }))).await
     };
-    each(session, line, "hash", ask, |answers| {
+    let printed = each(session, line, "hash", ask, |answers| {
         let row =
             |(endpoint, answer): &(String, HashKvResponse)| vec![endpoint.clone(), answer.hash.to_string()];
         let json = |(endpoint, answer): &(String, HashKvResponse)| {
@@ -273,6 +274,6 @@ async fn hashkv(session: &Session, line: &Line) -> Result<(), Failure> {
         };
         let rows = || answers.iter().map(row).collect();
         print_list(session.options.format, &["endpoint", "hash"], answers, rows, json, fields)
-    })
-    .await
+    });
+    printed.await?.map_or(Ok(()), Err)
 }

@@ -151,11 +151,18 @@ async fn run(mut process: Process, program: &str, signals: &mut Signals) -> Resu
         }
         (None, signal) => Err(Failure {
             code: u8::MAX,
-            text: format!(
-                "signal: {}",
-                signal.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
-            ),
+            text: format!("signal: {}", signal.map_or_else(|| "unknown".to_owned(), signal_name)),
         }),
+    }
+}
+
+/// What Go calls the usual ones.
+fn signal_name(number: i32) -> String {
+    match rustix::process::Signal::from_named_raw(number) {
+        Some(rustix::process::Signal::TERM) => "terminated".to_owned(),
+        Some(rustix::process::Signal::INT) => "interrupt".to_owned(),
+        Some(rustix::process::Signal::KILL) => "killed".to_owned(),
+        _ => number.to_string(),
     }
 }
 

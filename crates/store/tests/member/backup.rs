@@ -243,4 +243,73 @@ async fn damaged_snapshots_are_refused_and_revisions_can_be_raised() {
         attempt("f", b"no database", &|options| options.skip_hash_check = true),
         Err(RestoreError::Database { .. })
     ));
+    let torn = attempt("g", &bytes[..bytes.len() / 2], &|options| options.skip_hash_check = true);
+    assert!(torn.is_err());
+    let left: Vec<_> =
+        ["a", "b", "e", "f", "g"].into_iter().filter(|name| folder.path().join(name).exists()).collect();
+    assert!(left.is_empty(), "failed attempts left {left:?}");
+}
+
+#[test]
+fn a_restore_that_is_stopped_leaves_an_empty_directory_empty() {
+    let mut writer = bolt::Writer::new(std::io::Cursor::new(Vec::new())).unwrap();
+    writer.bucket(b"key").unwrap();
+    writer.put(b"\0\0\0\0\0\0\0\x02_\0\0\0\0\0\0\0\0", b"").unwrap();
+    let (file, _) = writer.finish().unwrap();
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, &file.into_inner());
+    let data_dir = folder.path().join("data");
+    std::fs::create_dir(&data_dir).unwrap();
+    let mut options = options(&path, "a", &data_dir, "http://127.0.0.1:2380");
+    options.skip_hash_check = true;
+    assert!(matches!(restore(&options, &|_, _| false), Err(RestoreError::Interrupted)));
+    assert_eq!(std::fs::read_dir(&data_dir).unwrap().count(), 0);
+}
+
+/// What --bump-revision and --mark-compacted are for: whoever watched before starts over.
+#[tokio::test]
+async fn a_raised_revision_is_served_and_older_watches_are_compacted() {
+    let member = filled().await;
+    let bytes = snapshot(&member).await;
+    let before = member.get("k001").await.unwrap();
+    member.stop().await;
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, &bytes);
+    let config = config("raised", &folder);
+    let url = config.initial_advertise_peer_urls[0].to_string();
+    let mut options = options(&path, "raised", &config.data_dir, &url);
+    (options.bump_revision, options.mark_compacted) = (1_000_000, true);
+    let restored = restore(&options, &|_, _| true).unwrap();
+
+    let member = Member::run(config, folder, None).await;
+    assert_eq!(member.get("k001").await.unwrap(), before);
+    assert_eq!(member.put("after", "1").await, restored.revision + 1);
+    let mut watch = member.watch().await;
+    let old = pb::WatchCreateRequest {
+        key: "k001".into(),
+        start_revision: before.mod_revision,
+        ..Default::default()
+    };
+    watch.create(old).await;
+    let canceled = loop {
+        let answer = watch.next().await;
+        if answer.canceled {
+            break answer;
+        }
+    };
+    assert_eq!(canceled.compact_revision, restored.revision);
+    let new = pb::WatchCreateRequest {
+        key: "after".into(),
+        start_revision: restored.revision + 1,
+        ..Default::default()
+    };
+    watch.create(new).await;
+    let told = loop {
+        let answer = watch.next().await;
+        if !answer.events.is_empty() {
+            break answer;
+        }
+    };
+    assert_eq!(told.events[0].kv.as_ref().unwrap().mod_revision, restored.revision + 1);
+    member.stop().await;
 }
