@@ -43,8 +43,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "hashkv",
         takes: "<filename>",
         about: "Prints the KV history hash of a given file",
-        detail: "The file is a snapshot, or the database of an etcd. Equal to what `etcdctl endpoint hashkv` printed of the\n\
-                 member at that revision, as long as both were compacted at the same one.",
+        detail: "The file is a snapshot, or the database of an etcd. The hash is etcd's: what `endpoint hashkv` prints of an\n\
+                 etcd at that revision. Our own members hash in another way.",
         example: "hashkv /backup/etcd-snapshot.db",
         flags: &[number("rev", "0", "maximum revision to hash (default: latest revision)")],
         run: Run::Offline(|_context, line| Box::pin(async move { hashkv(line) })),
@@ -186,13 +186,13 @@ fn hash<S: ReadAt>(reader: &Reader<S>, asked: i64, path: &Path) -> Result<Hash, 
     let read = |error: ReadError| format!("{}: {error}", path.display());
     let bucket = |name: &[u8]| reader.bucket(name).map_err(read);
     let keys = bucket(b"key")?.ok_or_else(|| format!("{}: no bucket \"key\"", path.display()))?;
-    let mut compact_revision = 0;
+    let mut compact_revision = -1; // as etcd says that there was none
     if let Some(meta) = bucket(b"meta")? {
         for entry in reader.entries(&meta).map_err(read)? {
             if let Entry::Pair { key, value } = entry.map_err(read)?
                 && matches!(key.as_ref(), b"scheduledCompactRev" | b"finishedCompactRev")
             {
-                compact_revision = compact_revision.max(revision(&value).map_or(0, |((main, _), _)| main));
+                compact_revision = compact_revision.max(revision(&value).map_or(-1, |((main, _), _)| main));
             }
         }
     }
