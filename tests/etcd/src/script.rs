@@ -129,7 +129,7 @@ enum Outcome {
 /// A stream that a script has opened, or a call that may take long to answer.
 enum Opened {
     Not,
-    Stream(Call),
+    Stream(Box<Call>),
     Waiting(JoinHandle<Result<DynamicMessage, Status>>),
 }
 
@@ -280,7 +280,7 @@ impl Run<'_> {
                 Opened::Stream(call) => call.send(request).await?,
                 Opened::Not if method.is_server_streaming() => {
                     let call = Call::begin(&transport, method, vec![request], &metadata).await?;
-                    *opened = Opened::Stream(call);
+                    *opened = Opened::Stream(Box::new(call));
                 }
                 Opened::Not => {
                     let method = method.clone();

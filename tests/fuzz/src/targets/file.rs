@@ -17,7 +17,7 @@ pub(super) fn targets() -> Vec<Target> {
             name: "backup file",
             samples: || vec![backup()],
             decoder: Decoder::Judges(|input| walk(input).is_ok()),
-            repair: Some(repair_meta_pages),
+            repair: Some(|input| repair_meta_pages(input)),
             // A page may say that it has many pages behind it: they are read if the file has them.
             allocation_bytes: 1 << 20,
             allocation_factor: 1000,
@@ -116,7 +116,7 @@ fn walk(input: &[u8]) -> Result<usize, bolt::ReadError> {
 }
 
 /// The sum of bbolt's meta pages: FNV-1a over their first 56 bytes.
-fn repair_meta_pages(file: &mut Vec<u8>) {
+fn repair_meta_pages(file: &mut [u8]) {
     for at in [0, 4096] {
         let Some(meta) = file.get_mut(at + 16..at + 80) else { continue };
         let sum = meta[..56].iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
