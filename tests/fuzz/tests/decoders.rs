@@ -2,8 +2,6 @@
 //!
 //! `FUZZ_SEED` repeats a run. Longer runs: `cargo run -p fuzz -- --seconds 60`.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
