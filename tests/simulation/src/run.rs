@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use turmoil::Sim;
 use wal::sim_disk::Faults;
 use wal::sim_disk::crash::Random;
@@ -74,12 +75,33 @@ pub fn run(plan: &Plan, keep: Keep) -> Result<(Report, Vec<String>), Failure> {
     run_after(plan, keep, || {})
 }
 
+/// One simulation at a time in a process: tokio numbers the tasks of all threads together, and drops those of a runtime
+/// in an order that depends on their numbers.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// How many lists a runtime of one thread keeps its tasks in, by number. Source: tokio 1.54, runtime/task/list.rs.
+const TASK_LISTS: u64 = 4;
+
+/// Spawns tasks of nothing until the next number falls into the first list.
+fn align_task_numbers() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without drivers");
+    while runtime
+        .spawn(async {})
+        .id()
+        .to_string()
+        .parse::<u64>()
+        .is_ok_and(|id| id % TASK_LISTS != TASK_LISTS - 1)
+    {}
+}
+
 /// Like `run`; the thread does `first` before anything else, which is how a bug is planted.
 pub fn run_after(
     plan: &Plan,
     keep: Keep,
     first: impl FnOnce() + Send + 'static,
 ) -> Result<(Report, Vec<String>), Failure> {
+    let _alone = ALONE.lock();
+    align_task_numbers();
     let trace = Trace::new(keep == Keep::All);
     let (plan, inner) = (plan.clone(), trace.clone());
     let running = std::thread::Builder::new().name(format!("seed {}", plan.seed)).spawn(move || {
