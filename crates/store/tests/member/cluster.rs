@@ -149,7 +149,7 @@ async fn a_learner_catches_up_and_is_promoted() {
     let refused = second.try_put("k").await.unwrap_err();
     assert_eq!(
         (refused.code(), refused.message()),
-        (Code::Unavailable, "etcdserver: rpc not supported for learner")
+        (Code::FailedPrecondition, "etcdserver: rpc not supported for learner")
     );
     let promoted = async {
         while let Err(status) = cluster.member_promote(pb::MemberPromoteRequest { id }).await {
