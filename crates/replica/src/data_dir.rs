@@ -97,7 +97,8 @@ impl DataDir {
     /// Present while the member may have lost acknowledged log entries (or its whole directory), so that a vote of it
     /// could elect a leader without them. It is removed when a leader has sent everything up to its commit index again.
     pub(crate) fn quarantined(&self) -> bool {
-        exists(&*self.disk, &self.root.join("quarantine"))
+        // If that cannot be told, it is.
+        exists(&*self.disk, &self.root.join("quarantine")).unwrap_or(true)
     }
 
     pub(crate) fn set_quarantine(&self, reason: &str) -> io::Result<()> {

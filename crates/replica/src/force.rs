@@ -17,7 +17,8 @@ use crate::start::StartError;
 use crate::state::State;
 use crate::state_file::Position;
 
-/// What to write behind the log; `None` when the cluster is this member alone already.
+/// What to write behind the log; `None` when the cluster is this member alone already. An error for a directory without
+/// any entry: nothing would be saved, and a member that lost everything must not vote.
 pub(crate) fn entry(
     config: &Config,
     state: &State,
@@ -25,7 +26,11 @@ pub(crate) fn entry(
 ) -> Result<Option<RaftEntry>, StartError> {
     let me = config.identity.member_id;
     let position = state.position();
-    let Some(last) = last(recovered, &position.applied)? else { return Ok(None) };
+    let Some(last) = last(recovered, &position.applied)? else {
+        return Err(StartError::Config(
+            "--force-new-cluster: the data directory holds nothing to make a cluster of".to_owned(),
+        ));
+    };
     let newest = newest_membership(recovered, &position)?;
     let alone = newest.nodes().all(|(id, _)| *id == me) && newest.voter_ids().any(|id| id == me);
     if alone {

@@ -59,7 +59,7 @@ pub(crate) struct Inner {
     pub counters: Arc<Counters>,
     pub fatal: Fatal,
     pub quarantined: AtomicBool,
-    pub incoming_snapshot: tokio::sync::Mutex<()>,
+    pub incoming_snapshot: Arc<tokio::sync::Mutex<()>>,
     pub shutdown: CancellationToken,
     /// Set by whoever stops the member first.
     pub stopping: Mutex<Option<watch::Receiver<bool>>>,

@@ -224,10 +224,11 @@ async fn open(config: &Config, data_dir: &Arc<DataDir>, fresh: bool) -> Result<O
         bootstrap = Some(first_entry(&config.initial_members)?);
     }
     if config.force_new_cluster && !fresh {
+        let forced = force::entry(config, &state, recovered)?;
         data_dir
             .lift_quarantine()
             .map_err(|source| StartError::Io { path: PathBuf::from("quarantine"), source })?;
-        bootstrap = force::entry(config, &state, recovered)?.or(bootstrap);
+        bootstrap = forced.or(bootstrap);
     }
     Ok(Opened { state, log, bootstrap, healed })
 }
@@ -470,7 +471,7 @@ async fn run(
         counters,
         fatal,
         quarantined: AtomicBool::new(quarantined),
-        incoming_snapshot: tokio::sync::Mutex::new(()),
+        incoming_snapshot: Arc::default(),
         shutdown: shutdown.clone(),
         stopping: Mutex::new(None),
     });

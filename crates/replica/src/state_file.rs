@@ -120,7 +120,7 @@ impl StateFile {
         path: &Path,
         cache_size_bytes: usize,
     ) -> Result<StateFile, StateFileError> {
-        if !exists(&**disk, path) {
+        if !exists(&**disk, path).map_err(|source| io_error(path, source))? {
             create(&**disk, path, cache_size_bytes)?;
         }
         let pages = disk.open(path).map_err(|source| io_error(path, source))?;

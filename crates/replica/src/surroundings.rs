@@ -209,8 +209,13 @@ impl Listener for SocketFile {
     }
 }
 
-pub(crate) fn exists(disk: &dyn Disk, path: &Path) -> bool {
-    disk.open(path).is_ok()
+/// An error if that cannot be told: a file that cannot be opened is not one that is missing.
+pub(crate) fn exists(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+    match disk.open(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The whole of a small file. `None`: there is none.

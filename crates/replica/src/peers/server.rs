@@ -295,55 +295,17 @@ impl Peer for Service {
 
     async fn snapshot(&self, request: Request<Streaming<Frame>>) -> Answered<Frame> {
         let from = self.check_leader(&request)?;
-        let Ok(_one_at_a_time) = self.inner.incoming_snapshot.try_lock() else {
+        let Ok(one_at_a_time) = self.inner.incoming_snapshot.clone().try_lock_owned() else {
             return Err(Status::resource_exhausted("another snapshot is being received"));
         };
-        let peer = self.inner.peers.meters.of(from);
-        let begin = tokio::time::Instant::now();
-        let _receiving = InFlight::begin(&self.inner.counters.snapshots_being_received);
-        // Taken back below when all of it came: every way out before is a failure.
-        peer.snapshot_receive_failures.fetch_add(1, Ordering::Relaxed);
-        let mut frames = request.into_inner();
-        let config = &self.inner.config;
-        let path = self.inner.data_dir.incoming_state_file();
-        let mut import = Import::new(config.surroundings.disk.clone(), path, config.state_cache_size_bytes);
-        let received = loop {
-            let frame = match frames.message().await {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break Ok(()),
-                Err(status) => break Err(status),
-            };
-            self.inner.contact.touch();
-            let written = config.surroundings.blocking(move || {
-                let taken = import.take(frame.payload);
-                (import, taken)
-            });
-            let (rest, taken) = written.await.map_err(stopped)?;
-            import = rest;
-            if let Err(error) = taken {
-                break Err(stopped(error));
-            }
-        };
-        if let Err(status) = received {
-            // Closing the unfinished file writes to it.
-            config.surroundings.blocking(move || drop(import)).await.map_err(stopped)?;
-            return Err(status);
-        }
-        let limits = config.limits.clone();
-        let finished = config.surroundings.blocking(move || import.finish(limits));
-        let (vote, prepared) = finished.await.map_err(stopped)?.map_err(stopped)?;
-        self.inner.counters.snapshot_sync.observe(prepared.synced_in);
-        let meta = SnapshotMeta {
-            last_log_id: prepared.position.applied,
-            last_membership: prepared.position.membership.clone(),
-        };
-        let snapshot = Snapshot { meta, snapshot: SnapshotBody::Incoming(Box::new(prepared)) };
-        let response = self.inner.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
-        self.inner.counters.snapshots_received.fetch_add(1, Ordering::Relaxed);
-        peer.snapshot_receive_failures.fetch_sub(1, Ordering::Relaxed);
-        peer.snapshots_received.fetch_add(1, Ordering::Relaxed);
-        self.inner.counters.snapshot_receive.observe(begin.elapsed());
-        Ok(Response::new(frame(codec::vote_bytes(&response.vote))))
+        // A task of its own: the sender may go away at any moment, but whoever writes the file holds the lock to its end.
+        let receiving = receive_snapshot(self.inner.clone(), from, request.into_inner());
+        let receiving = tokio::spawn(async move {
+            let answer = receiving.await;
+            drop(one_at_a_time);
+            answer
+        });
+        receiving.await.map_err(stopped)?
     }
 
     async fn forward(&self, request: Request<Streaming<Frame>>) -> Answered<Frames> {
@@ -383,4 +345,52 @@ impl Peer for Service {
         let answer = self.answer(&request).await?;
         Ok(Response::new(frame(codec::to_bytes(&answer))))
     }
+}
+/// Takes a snapshot to its end or to the first failure, and lets raft install it.
+async fn receive_snapshot(inner: Arc<Inner>, from: u64, mut frames: Streaming<Frame>) -> Answered<Frame> {
+    let peer = inner.peers.meters.of(from);
+    let begin = tokio::time::Instant::now();
+    let _receiving = InFlight::begin(&inner.counters.snapshots_being_received);
+    // Taken back below when all of it came: every way out before is a failure.
+    peer.snapshot_receive_failures.fetch_add(1, Ordering::Relaxed);
+    let config = &inner.config;
+    let path = inner.data_dir.incoming_state_file();
+    let mut import = Import::new(config.surroundings.disk.clone(), path, config.state_cache_size_bytes);
+    let received = loop {
+        let frame = match frames.message().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break Ok(()),
+            Err(status) => break Err(status),
+        };
+        inner.contact.touch();
+        let written = config.surroundings.blocking(move || {
+            let taken = import.take(frame.payload);
+            (import, taken)
+        });
+        let (rest, taken) = written.await.map_err(stopped)?;
+        import = rest;
+        if let Err(error) = taken {
+            break Err(stopped(error));
+        }
+    };
+    if let Err(status) = received {
+        // Closing the unfinished file writes to it.
+        config.surroundings.blocking(move || drop(import)).await.map_err(stopped)?;
+        return Err(status);
+    }
+    let limits = config.limits.clone();
+    let finished = config.surroundings.blocking(move || import.finish(limits));
+    let (vote, prepared) = finished.await.map_err(stopped)?.map_err(stopped)?;
+    inner.counters.snapshot_sync.observe(prepared.synced_in);
+    let meta = SnapshotMeta {
+        last_log_id: prepared.position.applied,
+        last_membership: prepared.position.membership.clone(),
+    };
+    let snapshot = Snapshot { meta, snapshot: SnapshotBody::Incoming(Box::new(prepared)) };
+    let response = inner.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+    inner.counters.snapshots_received.fetch_add(1, Ordering::Relaxed);
+    peer.snapshot_receive_failures.fetch_sub(1, Ordering::Relaxed);
+    peer.snapshots_received.fetch_add(1, Ordering::Relaxed);
+    inner.counters.snapshot_receive.observe(begin.elapsed());
+    Ok(Response::new(frame(codec::vote_bytes(&response.vote))))
 }
