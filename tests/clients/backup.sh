@@ -2,7 +2,7 @@
 # Backups between a real etcd and ours, both ways: etcd -> ours -> etcd, with real etcdctl and etcdutl of 3.5.
 # Usage: backup.sh BINNACLE ETCD_BIN_DIR. Ends with a non-zero status at the first difference.
 set -euo pipefail
-binnacle=$1 bin=$2 port=${3:-41010}
+binnacle=$1 bin=$2 port=${3:-21010}
 work=$(mktemp -d "${TMPDIR:-/tmp}/backup-clients.XXXXXX")
 pid=
 stop() { if [ -n "$pid" ]; then kill "$pid" && wait "$pid" || true; pid=; fi; }

@@ -3,7 +3,7 @@
 # good and replaced, a learner, a full quota. Usage: operations.sh BINNACLE [PORT]. Needs openssl and curl.
 # Ends with a non-zero status at the first command that does not do what the page says.
 set -euo pipefail
-binnacle=$1 port=${2:-42010}
+binnacle=$1 port=${2:-22010}
 work=$(mktemp -d "${TMPDIR:-/tmp}/operations.XXXXXX")
 declare -A pids=()
 trap 'for name in "${!pids[@]}"; do kill -9 "${pids[$name]}" 2>/dev/null || true; done; wait 2>/dev/null || true; rm -rf "$work"' EXIT

@@ -4,7 +4,7 @@
 # Usage: same.sh OURS THEIRS SERVER [PORT], where SERVER is `binnacle store` or `etcd`; OURS and THEIRS are etcdctl.
 # The lines: tests/clients/same.commands. Ends with a non-zero status and a diff at the first difference.
 set -euo pipefail
-ours=$(realpath -s "$1") theirs=$(realpath -s "$2") server=$3 port=${4:-41020}
+ours=$(realpath -s "$1") theirs=$(realpath -s "$2") server=$3 port=${4:-21020}
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/same-clients.XXXXXX")
 pid=
