@@ -3,6 +3,7 @@
 mod leading;
 mod proposals;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +60,8 @@ pub(crate) struct Inner {
     pub counters: Arc<Counters>,
     pub fatal: Fatal,
     pub quarantined: AtomicBool,
+    /// Removed already, although what removes them may not be applied yet.
+    pub left_behind: BTreeSet<u64>,
     pub incoming_snapshot: Arc<tokio::sync::Mutex<()>>,
     pub shutdown: CancellationToken,
     /// Set by whoever stops the member first.

@@ -3,6 +3,7 @@
 //! Order: lock, identity, peer port, state file, log, replay of what is known to be committed, Raft, services. Nothing
 //! is served before the state is what it was when the member stopped.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::config::{Config, Member};
 use crate::data_dir::{DataDir, Identity};
 use crate::fatal::Fatal;
 use crate::flusher::{self, Flusher, Pace};
+use crate::force::{self, Forced};
 use crate::handle::{Handle, Inner};
 use crate::leadership::{Contact, Leadership, Watcher};
 use crate::leases::Leases;
@@ -35,7 +37,7 @@ use crate::state_file::{StateFile, StateFileError};
 use crate::state_machine::StateMachine;
 use crate::surroundings::{self, Listener, Network};
 use crate::waiters::Waiters;
-use crate::{Raft, corruption, damage, force, purge, watchdog};
+use crate::{Raft, corruption, damage, purge, watchdog};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -63,6 +65,13 @@ pub enum StartError {
     Gap { log_first: u64, state_last: u64 },
     #[error("configuration: {0}")]
     Config(String),
+    /// The cluster that `--force-new-cluster` would leave behind takes writes.
+    #[error(
+        "--force-new-cluster: the cluster lives: {name} ({member:x}) at {url} follows the leader {leader:x}, and what \
+         it acknowledges would be lost. Start this member without the flag; if this member is to go on alone, stop \
+         the others first"
+    )]
+    StillLed { name: String, member: u64, url: String, leader: u64 },
     /// Votes and acknowledged entries may be in a log elsewhere.
     #[error("no log in {path}, but the member has run before: give the --wal-dir that it had")]
     NoLog { path: PathBuf },
@@ -175,6 +184,9 @@ struct Opened {
     bootstrap: Option<RaftEntry>,
     /// The log's lost entries are given up: it counts as whole from now on.
     healed: bool,
+    forced: Option<Forced>,
+    /// Members that are none any more, whatever is applied.
+    left_behind: BTreeSet<u64>,
 }
 
 async fn open(config: &Config, data_dir: &Arc<DataDir>, fresh: bool) -> Result<Opened, StartError> {
@@ -223,14 +235,13 @@ async fn open(config: &Config, data_dir: &Arc<DataDir>, fresh: bool) -> Result<O
     } else if bootstrap.is_none() && config.new_cluster && !data_dir.quarantined() {
         bootstrap = Some(first_entry(&config.initial_members)?);
     }
+    let mut forced = None;
     if config.force_new_cluster && !fresh {
-        let forced = force::entry(config, &state, recovered)?;
-        data_dir
-            .lift_quarantine()
-            .map_err(|source| StartError::Io { path: PathBuf::from("quarantine"), source })?;
-        bootstrap = forced.or(bootstrap);
+        forced = Some(force::prepare(config, &state, recovered).await?);
     }
-    Ok(Opened { state, log, bootstrap, healed })
+    let me = config.identity.member_id;
+    let left_behind = force::left_behind(me, forced.as_ref(), recovered, &state.position())?;
+    Ok(Opened { state, log, bootstrap, healed, forced, left_behind })
 }
 
 fn quarantine(data_dir: &DataDir, reason: &str) -> Result<(), StartError> {
@@ -335,7 +346,7 @@ async fn run(
     opened: Opened,
     shutdown: CancellationToken,
 ) -> Result<Handle, StartError> {
-    let Opened { state, log, bootstrap, healed } = opened;
+    let Opened { state, log, bootstrap, healed, forced, left_behind } = opened;
     let surroundings = config.surroundings.clone();
     let (wal, recovered, log_owner) = log.start(&surroundings);
     let identity = config.identity;
@@ -355,14 +366,21 @@ async fn run(
         fatal.clone(),
         surroundings.clone(),
     )?;
-    if healed || bootstrap.is_some() {
+    if healed || bootstrap.is_some() || forced.is_some() {
         log.reach(state.position().applied).await.map_err(StartError::Replay)?;
     }
     if let Some(entry) = bootstrap {
         log.bootstrap(entry).await.map_err(StartError::Replay)?;
     }
+    let is_forced = forced.is_some();
+    if let Some(forced) = forced {
+        forced.write(&log).await.map_err(StartError::Replay)?;
+    }
     if healed {
         log.healed().await.map_err(StartError::Replay)?;
+    }
+    if is_forced {
+        force::give_vote_back(&data_dir)?;
     }
     let (flusher_handle, inbox) = flusher::channel();
     let mut machine = StateMachine {
@@ -471,6 +489,7 @@ async fn run(
         counters,
         fatal,
         quarantined: AtomicBool::new(quarantined),
+        left_behind,
         incoming_snapshot: Arc::default(),
         shutdown: shutdown.clone(),
         stopping: Mutex::new(None),

@@ -103,7 +103,8 @@ impl Service {
     }
 
     fn is_removed(&self, id: u64) -> bool {
-        self.inner.state.with_core(|core| core.position.removed.contains(&id))
+        self.inner.left_behind.contains(&id)
+            || self.inner.state.with_core(|core| core.position.removed.contains(&id))
     }
 
     /// Like `check`, for calls that a removed member must not make.
@@ -333,7 +334,7 @@ impl Peer for Service {
     }
 
     async fn read_index(&self, request: Request<Frame>) -> Answered<Frame> {
-        self.check(&request)?;
+        self.check_member(&request)?;
         if self.inner.leadership.borrow().leader != Some(self.inner.identity.member_id) {
             return Err(Status::failed_precondition("not leader"));
         }

@@ -103,3 +103,74 @@ async fn a_single_member_with_a_damaged_log_can_be_forced_to_go_on_with_what_is_
     let handle = cluster.launch(0).await;
     assert_eq!(get(&handle, "b").await.as_deref(), Some("2"));
 }
+
+/// The flag was left in a unit file, or only this member cannot reach anybody: the cluster goes on elsewhere.
+#[tokio::test]
+async fn nothing_is_forced_while_another_member_follows_a_leader() {
+    let mut cluster = Cluster::start(3).await;
+    let index = cluster.a_follower().await;
+    put(cluster.handle(index), "a", "1").await;
+    cluster.kill(index).await;
+    let others = cluster.running();
+    let leader = cluster.leader().await;
+    put(cluster.handle(leader), "b", "2").await;
+    let mut config = cluster.config(index);
+    config.force_new_cluster = true;
+    let refused = Node::start(config).await.err().expect("refused");
+    let StartError::StillLed { leader: named, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(*named, cluster.id(leader));
+    for word in ["without the flag", "stop the others"] {
+        assert!(refused.to_string().contains(word), "{refused}");
+    }
+
+    // Nothing was written: it is a member like before, and has what was acknowledged meanwhile.
+    let handle = cluster.launch(index).await;
+    assert_eq!(get(&handle, "b").await.as_deref(), Some("2"));
+    assert_eq!(handle.members().len(), 3);
+    let term = handle.status().term;
+    for index in others {
+        cluster.kill(index).await;
+    }
+    cluster.kill(index).await;
+    let handle = force(&mut cluster, index).await;
+    assert_eq!(get(&handle, "b").await.as_deref(), Some("2"));
+    assert!(handle.status().term > term + 1, "the forced entry has a term of its own");
+}
+
+/// As if each of the first two starts had crashed: one before it wrote the entry, one right behind.
+#[tokio::test]
+async fn a_start_with_the_flag_that_was_cut_short_is_finished_by_the_next() {
+    let mut cluster = Cluster::start(3).await;
+    let index = cluster.a_follower().await;
+    put(cluster.handle(index), "a", "1").await;
+    let term = cluster.handle(index).status().term;
+    for index in [0, 1, 2] {
+        cluster.kill(index).await;
+    }
+    let promised = term + 7;
+    save_vote(&cluster, index, promised);
+    let handle = force(&mut cluster, index).await;
+    assert!(handle.status().term > promised, "a vote that was given is kept");
+    cluster.kill(index).await;
+    for _ in 0..2 {
+        let handle = force(&mut cluster, index).await;
+        assert_eq!(get(&handle, "a").await.as_deref(), Some("1"));
+        assert_eq!(handle.members().len(), 1);
+        cluster.kill(index).await;
+    }
+    let handle = cluster.launch(index).await;
+    assert_eq!(get(&handle, "a").await.as_deref(), Some("1"));
+}
+
+/// A vote for itself, in the form that docs/formats.md draws.
+fn save_vote(cluster: &Cluster, index: usize, term: u64) {
+    let mut log = wal::Config::new(cluster.data_dir(index).join("member").join("wal"));
+    let replica::Identity { cluster_id, member_id } = cluster.identity(index);
+    log.identity = Some(wal::Identity { cluster_id, member_id });
+    let (wal, _) = wal::open(log, std::sync::Arc::new(wal::RealDisk::new())).unwrap();
+    let vote = [&term.to_le_bytes()[..], &member_id.to_le_bytes()[..], &[0]].concat();
+    let (sender, saved) = std::sync::mpsc::channel();
+    wal.save_vote(Bytes::from(vote), Box::new(move |result| drop(sender.send(result))));
+    saved.recv().unwrap().unwrap();
+    wal.close();
+}
