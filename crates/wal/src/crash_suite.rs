@@ -408,9 +408,11 @@ impl Suite {
                 let mut damaged = platter.clone();
                 let at = self.random.below(size.max(1));
                 let bit = 1 << self.random.below(8);
-                if let Some(byte) = damaged.files[*file].get_mut(at as usize) {
-                    *byte ^= bit;
-                }
+                damage(&mut damaged, *file, |bytes| {
+                    if let Some(byte) = bytes.get_mut(at as usize) {
+                        *byte ^= bit;
+                    }
+                });
                 let context = |text| format!("{text}\n  bit {bit:#x} at {at} of {}", path.display());
                 self.damaged(damaged, &model).map_err(context)?;
             }
@@ -418,7 +420,7 @@ impl Suite {
                 let mut damaged = platter.clone();
                 let sector = self.random.below(size / SECTOR_SIZE_BYTES + 1) * SECTOR_SIZE_BYTES;
                 let end = (sector + SECTOR_SIZE_BYTES).min(size);
-                damaged.files[*file][sector as usize..end as usize].fill(0);
+                damage(&mut damaged, *file, |bytes| bytes[sector as usize..end as usize].fill(0));
                 let context = |text| format!("{text}\n  sector at {sector} of {} lost", path.display());
                 self.damaged(damaged, &model).map_err(context)?;
                 let mut damaged = platter.clone();
@@ -498,4 +500,10 @@ impl Suite {
 
 fn note_asked(disk: &SimDisk, history: &History, added: usize) {
     disk.note((history.steps.len() - 1 + added) as u64);
+}
+
+fn damage(platter: &mut Platter, file: usize, change: impl FnOnce(&mut [u8])) {
+    let mut bytes = platter.files[file].to_vec();
+    change(&mut bytes);
+    platter.files[file] = bytes.into();
 }

@@ -5,6 +5,7 @@
 //! Directories themselves are always there. Not here: which crashes to try (crash.rs), what must hold afterwards
 //! (the suites that use this).
 
+pub mod contents;
 pub mod crash;
 
 use std::collections::BTreeSet;
@@ -197,15 +198,8 @@ impl SimDisk {
 impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let world = self.world.lock();
-        let bytes = world.cache.file(self.file);
-        let Some(rest) = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)) else {
-            return Ok(0);
-        };
-        let size = rest.len().min(buffer.len());
-        if let (Some(to), Some(from)) = (buffer.get_mut(..size), rest.get(..size)) {
-            to.copy_from_slice(from);
-        }
-        Ok(size)
+        let file = world.cache.files.get(self.file);
+        Ok(file.map_or(0, |file| usize::try_from(offset).map_or(0, |offset| file.read(buffer, offset))))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
@@ -230,7 +224,7 @@ impl DiskFile for SimFile {
     }
 
     fn size_bytes(&self) -> io::Result<u64> {
-        Ok(self.world.lock().cache.file(self.file).len() as u64)
+        Ok(self.world.lock().cache.files.get(self.file).map_or(0, |file| file.len() as u64))
     }
 
     fn set_size_bytes(&self, size_bytes: u64) -> io::Result<()> {

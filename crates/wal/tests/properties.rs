@@ -170,24 +170,22 @@ fn spoil(platter: &mut wal::sim_disk::crash::Platter, junk: &Junk) {
         Junk::Byte(choice, at, byte) => {
             let Some(file) = file(*choice) else { return };
             let size = platter.files[file].len().max(1);
-            if let Some(place) = platter.files[file].get_mut(*at as usize % size) {
-                *place = *byte;
+            if !platter.files[file].is_empty() {
+                platter.files[file].write(&[*byte], *at as usize % size);
             }
         }
         Junk::Cut(choice, size) => {
             let Some(file) = file(*choice) else { return };
             let size = *size as usize % (platter.files[file].len() + 1);
-            platter.files[file].truncate(size);
+            platter.files[file].resize(size);
         }
         Junk::Copy(from, start, size, to, at) => {
             let (Some(from), Some(to)) = (file(*from), file(*to)) else { return };
-            let bytes = platter.files[from].clone();
+            let bytes = platter.files[from].to_vec();
             let start = *start as usize % (bytes.len() + 1) / 8 * 8;
             let bytes = &bytes[start..(start + *size as usize % 600).min(bytes.len())];
             let at = *at as usize % (platter.files[to].len() + 1) / 8 * 8;
-            let end = (at + bytes.len()).max(platter.files[to].len());
-            platter.files[to].resize(end, 0);
-            platter.files[to][at..at + bytes.len()].copy_from_slice(bytes);
+            platter.files[to].write(bytes, at);
         }
         Junk::Rename(choice, sequence) => {
             let Some(path) = pick(*choice).cloned() else { return };

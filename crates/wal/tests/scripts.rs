@@ -191,17 +191,19 @@ impl Script {
                 let needle = format!("entry {index} of").into_bytes();
                 self.damage(|platter| {
                     let found = platter.files.iter_mut().find_map(|file| {
-                        let at = file.windows(needle.len()).position(|bytes| bytes == needle)?;
-                        Some(&mut file[at])
+                        let at = file.to_vec().windows(needle.len()).position(|bytes| bytes == needle)?;
+                        Some((file, at))
                     });
-                    *found.unwrap() ^= 1;
+                    let (file, at) = found.unwrap();
+                    file.write(&[needle[0] ^ 1], at);
                 })
             }
             ["break", "newest", "header"] => {
                 let path = self.newest_segment();
                 self.damage(|platter| {
                     let file = platter.names[&path];
-                    platter.files[file][20] ^= 1;
+                    let byte = platter.files[file].to_vec()[20];
+                    platter.files[file].write(&[byte ^ 1], 20);
                 })
             }
             ["delete", name] => {

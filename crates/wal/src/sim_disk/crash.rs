@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Operation;
+use super::contents::Contents;
 
 /// The unit that a power cut leaves whole.
 pub const SECTOR_SIZE_BYTES: u64 = 512;
@@ -15,7 +16,7 @@ pub const SECTOR_SIZE_BYTES: u64 = 512;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Platter {
     /// By the number that a file got when it was created; never reused.
-    pub files: Vec<Vec<u8>>,
+    pub files: Vec<Contents>,
     pub names: BTreeMap<PathBuf, usize>,
 }
 
@@ -77,30 +78,25 @@ impl Pending {
 
 impl Platter {
     /// Empty for a number that no file has.
-    pub fn file(&self, file: usize) -> &[u8] {
-        self.files.get(file).map_or(&[], Vec::as_slice)
+    pub fn file(&self, file: usize) -> Contents {
+        self.files.get(file).cloned().unwrap_or_default()
     }
 
-    fn file_mut(&mut self, file: usize) -> &mut Vec<u8> {
+    fn file_mut(&mut self, file: usize) -> &mut Contents {
         if self.files.len() <= file {
-            self.files.resize(file + 1, Vec::new());
+            self.files.resize(file + 1, Contents::default());
         }
         &mut self.files[file]
     }
 
     fn write(&mut self, file: usize, offset: usize, bytes: &[u8]) {
-        let contents = self.file_mut(file);
-        let end = offset + bytes.len();
-        if contents.len() < end {
-            contents.resize(end, 0);
-        }
-        contents[offset..end].copy_from_slice(bytes);
+        self.file_mut(file).write(bytes, offset);
     }
 
     pub fn apply(&mut self, pending: &Pending) {
         match pending {
             Pending::Write { file, offset, bytes } => self.write(*file, *offset as usize, bytes),
-            Pending::Resize { file, size_bytes } => self.file_mut(*file).resize(*size_bytes as usize, 0),
+            Pending::Resize { file, size_bytes } => self.file_mut(*file).resize(*size_bytes as usize),
             Pending::Create { path, file } => {
                 self.file_mut(*file);
                 self.names.insert(path.clone(), *file);
