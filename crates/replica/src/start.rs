@@ -24,7 +24,7 @@ use crate::force::{self, Forced};
 use crate::handle::{Handle, Inner};
 use crate::leadership::{Contact, Leadership, Watcher};
 use crate::leases::Leases;
-use crate::log_owner::{self, OpenedLog};
+use crate::log_owner::{self, LogOwner, OpenedLog};
 use crate::log_store::LogStore;
 use crate::metrics::Counters;
 use crate::peers::{self, Peers};
@@ -339,24 +339,28 @@ fn raft_config(config: &Config, quarantined: bool) -> Result<Arc<openraft::Confi
     Ok(Arc::new(raft.validate().map_err(|error| StartError::Config(error.to_string()))?))
 }
 
-async fn run(
-    config: Config,
-    data_dir: Arc<DataDir>,
-    listeners: Vec<Box<dyn Listener>>,
-    opened: Opened,
-    shutdown: CancellationToken,
-) -> Result<Handle, StartError> {
+/// A member whose state is what its disk says, before Raft runs. Nobody else was needed for it.
+pub(crate) struct Raised {
+    pub(crate) machine: StateMachine,
+    pub(crate) flusher: Flusher,
+    pub(crate) log_owner: LogOwner,
+    left_behind: BTreeSet<u64>,
+}
+
+/// Opens a directory without serving anybody.
+pub(crate) async fn recover(config: &Config) -> Result<Raised, StartError> {
+    let data_dir = Arc::new(lock(config).await?);
+    let fresh = check_identity(&data_dir, config.identity)?;
+    let opened = open(config, &data_dir, fresh).await?;
+    raise(config, data_dir, opened).await
+}
+
+async fn raise(config: &Config, data_dir: Arc<DataDir>, opened: Opened) -> Result<Raised, StartError> {
     let Opened { state, log, bootstrap, healed, forced, left_behind } = opened;
     let surroundings = config.surroundings.clone();
     let (wal, recovered, log_owner) = log.start(&surroundings);
-    let identity = config.identity;
-    let election_timeout = Duration::from_millis(config.election_timeout_ms);
     let fatal = Fatal::new();
     let state = Arc::new(state);
-    let waiters = Waiters::new();
-    let leases = Arc::new(Leases::new(config.lease_checkpoint_interval));
-    let counters = Arc::new(Counters::default());
-    let contact = Arc::new(Contact::new());
     let log = LogStore::new(
         wal,
         recovered,
@@ -384,15 +388,15 @@ async fn run(
     }
     let (flusher_handle, inbox) = flusher::channel();
     let mut machine = StateMachine {
-        member_id: identity.member_id,
+        member_id: config.identity.member_id,
         state: state.clone(),
-        waiters: waiters.clone(),
-        leases: leases.clone(),
-        log: log.clone(),
+        waiters: Waiters::new(),
+        leases: Arc::new(Leases::new(config.lease_checkpoint_interval)),
+        log,
         flusher: flusher_handle.clone(),
         data_dir: data_dir.clone(),
         disk: surroundings.disk.clone(),
-        counters: counters.clone(),
+        counters: Arc::new(Counters::default()),
         slow_apply: config.slow_apply,
         fatal: fatal.clone(),
     };
@@ -401,16 +405,32 @@ async fn run(
         compact_pause: config.compact_pause,
         scrub: config.scrub.clone(),
     };
-    let flusher = Flusher::start(
-        flusher_handle.clone(),
-        inbox,
-        state.clone(),
-        fatal.clone(),
-        surroundings.clone(),
-        pace,
-    )
-    .map_err(|source| StartError::Io { path: data_dir.state_file(), source })?;
+    let flusher = Flusher::start(flusher_handle, inbox, state, fatal, surroundings, pace)
+        .map_err(|source| StartError::Io { path: data_dir.state_file(), source })?;
     replay(&mut machine).await?;
+    Ok(Raised { machine, flusher, log_owner, left_behind })
+}
+
+async fn run(
+    config: Config,
+    data_dir: Arc<DataDir>,
+    listeners: Vec<Box<dyn Listener>>,
+    opened: Opened,
+    shutdown: CancellationToken,
+) -> Result<Handle, StartError> {
+    let Raised { machine, flusher, log_owner, left_behind } =
+        raise(&config, data_dir.clone(), opened).await?;
+    let surroundings = config.surroundings.clone();
+    let identity = config.identity;
+    let election_timeout = Duration::from_millis(config.election_timeout_ms);
+    let fatal = machine.fatal.clone();
+    let state = machine.state.clone();
+    let waiters = machine.waiters.clone();
+    let leases = machine.leases.clone();
+    let counters = machine.counters.clone();
+    let log = machine.log.clone();
+    let flusher_handle = machine.flusher.clone();
+    let contact = Arc::new(Contact::new());
 
     let quarantined = data_dir.quarantined();
     let network = surroundings.network.clone();
