@@ -17,6 +17,7 @@ use crate::config::Member;
 use crate::data_dir::{DataDir, Identity};
 use crate::flusher::FlushError;
 use crate::handle::Handle;
+use crate::planted::{self, Bug};
 use crate::raft_types::{Node, StoredMembership, log_id, next_index};
 use crate::start::{StartError, first_membership};
 use crate::state;
@@ -99,7 +100,15 @@ pub struct NewState {
 impl NewState {
     /// For the member `identity` of a cluster that consists of `members`.
     pub fn create(data_dir: &Path, identity: Identity, members: &[Member]) -> Result<NewState, StartError> {
-        let disk: Arc<dyn Disk> = Arc::new(wal::RealDisk::new());
+        NewState::create_on(Arc::new(wal::RealDisk::new()), data_dir, identity, members)
+    }
+
+    pub(crate) fn create_on(
+        disk: Arc<dyn Disk>,
+        data_dir: &Path,
+        identity: Identity,
+        members: &[Member],
+    ) -> Result<NewState, StartError> {
         let data_dir = DataDir::open(disk.clone(), data_dir)?;
         let applied = log_id(0, members.len().max(1) as u64);
         let membership = StoredMembership::new(Some(applied), first_membership(members)?);
@@ -117,6 +126,9 @@ impl NewState {
     /// Makes it durable and the member's own. Answers its revision.
     pub fn finish(self) -> Result<i64, StartError> {
         let NewState { disk, data_dir, file, unfinished, identity, position } = self;
+        if planted::is(Bug::RestoreNamedFirst) {
+            data_dir.set_identity(identity)?;
+        }
         debug_assert!(next_index(position.applied.as_ref()) > 1);
         file.finish(&position)?;
         let written = StateFile::open(&disk, &unfinished, CACHE_SIZE_BYTES)?;

@@ -1,10 +1,11 @@
-//! Bugs that the simulation must find (`cargo xtask zoo`).
+//! Bugs that the simulation and the crash suite must find (`cargo xtask zoo`).
 //!
-//! Always holds: without the feature `planted`, which only the simulation ever asks for, `is` is the constant `false`
-//! and nothing can plant anything. A bug is planted for the calling thread: a simulation is one. Not here: finding them.
+//! Always holds: outside `cfg(test)` and the feature `planted`, which only those two ever ask for, `is` is the constant
+//! `false` and nothing can plant anything. A bug is planted for the calling thread: a simulation is one. Not here: how
+//! they are found (crash_suite.rs, tests/simulation).
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, unreachable_pub, reason = "only the simulation plants them")]
+#[allow(dead_code, unreachable_pub, reason = "only tests plant them")]
 pub enum Bug {
     /// Z13: the leader serves linearizable reads without asking a quorum.
     ReadWithoutQuorum,
@@ -20,25 +21,44 @@ pub enum Bug {
     ProposeTwice,
     /// A new leader gives leases no time of their own.
     NoFullTime,
+    /// Z8: a transaction that carries a compaction's deletions leaves the revision out.
+    RevisionLeftOut,
+    /// Z18: a new state file has its final name from the beginning.
+    StateNamedFirst,
+    /// Z18: identity and quarantine get their name before their content is on disk.
+    SmallFileNotSynced,
+    /// The names of identity and quarantine are not synced.
+    SmallFileNameNotSynced,
+    /// A received snapshot gets the state file's name before its content is on disk.
+    SnapshotNamedFirst,
+    /// The old state file is removed before the received one has its name.
+    StateRemovedFirst,
+    /// The directory is not synced after a received snapshot got the state file's name.
+    InstallNotSynced,
+    /// The flusher's durable transactions do not wait for the disk.
+    NeverDurable,
+    /// A restored directory says whose it is before its state is in place.
+    RestoreNamedFirst,
 }
 
-#[cfg(feature = "planted")]
+#[cfg(any(test, feature = "planted"))]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
 }
 
 /// From here on this thread has the bug, or none.
-#[cfg(feature = "planted")]
+#[cfg(any(test, feature = "planted"))]
+#[allow(unreachable_pub, reason = "the module is private without the feature")]
 pub fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);
 }
 
-#[cfg(feature = "planted")]
+#[cfg(any(test, feature = "planted"))]
 pub(crate) fn is(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
-#[cfg(not(feature = "planted"))]
+#[cfg(not(any(test, feature = "planted")))]
 pub(crate) const fn is(_bug: Bug) -> bool {
     false
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use wal::Disk;
 
 use crate::codec::{self, CodecError};
+use crate::planted::{self, Bug};
 use crate::raft_types::Vote;
 use crate::state::{self, RestoreError};
 use crate::state_file::{NewStateFile, Position, StateFile, StateFileError, StateView};
@@ -275,6 +276,12 @@ impl Import {
         let begun = self.begun.filter(|begun| begun.complete).ok_or(SnapshotError::Gone)?;
         let Begun { vote, position, file, .. } = begun;
         let begin = Instant::now();
+        if planted::is(Bug::SnapshotNamedFirst) {
+            let target = self.path.with_extension("");
+            let named =
+                self.disk.rename(&self.path, &target).and_then(|()| self.disk.rename(&target, &self.path));
+            named.map_err(|source| StateFileError::Io { path: self.path.clone(), source })?;
+        }
         file.finish(&position)?;
         let synced_in = begin.elapsed();
         let file = StateFile::open(&self.disk, &self.path, self.cache_size_bytes)?;

@@ -348,6 +348,7 @@ pub(crate) struct Raised {
 }
 
 /// Opens a directory without serving anybody.
+#[cfg_attr(not(test), allow(dead_code, reason = "for the crash suite"))]
 pub(crate) async fn recover(config: &Config) -> Result<Raised, StartError> {
     let data_dir = Arc::new(lock(config).await?);
     let fresh = check_identity(&data_dir, config.identity)?;

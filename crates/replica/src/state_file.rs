@@ -163,6 +163,7 @@ impl StateFile {
         let database = self.database.lock();
         let database = database.as_ref().ok_or_else(|| self.closed())?;
         let mut transaction = database.begin_write().map_err(|error| self.wrap(error))?;
+        let durable = durable && !planted::is(Bug::NeverDurable);
         let durability = if durable { Durability::Immediate } else { Durability::None };
         transaction.set_durability(durability).expect("no savepoint is ever made");
         transaction.set_quick_repair(durable);
@@ -410,6 +411,11 @@ fn checked(path: &Path, key: &[u8], stored: &[u8]) -> Result<Bytes, StateFileErr
 
 /// redb refuses a file whose creation a crash cut short, so the file gets its name when it is whole.
 fn create(disk: &dyn Disk, path: &Path, cache_size_bytes: usize) -> Result<(), StateFileError> {
+    if planted::is(Bug::StateNamedFirst) {
+        NewStateFile::create(disk, path, cache_size_bytes)?.finish(&Position::default())?;
+        let synced = disk.sync_directory(path.parent().unwrap_or(path));
+        return synced.map_err(|source| io_error(path, source));
+    }
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".new");
     let unfinished = PathBuf::from(unfinished);
@@ -468,6 +474,8 @@ fn write_rows(transaction: &redb::WriteTransaction, rows: &[Row]) -> Result<(), 
             Row::DeleteRecord(revision) => {
                 records.remove(record_key(*revision))?;
             }
+            Row::Meta(key, _) if planted::is(Bug::RevisionLeftOut) && key == "revision" && compacts(rows) => {
+            }
             Row::Meta(key, value) => {
                 let key = store_key(key);
                 meta.insert(key.as_slice(), sealed(&key, value).as_slice())?;
@@ -478,6 +486,10 @@ fn write_rows(transaction: &redb::WriteTransaction, rows: &[Row]) -> Result<(), 
         }
     }
     Ok(())
+}
+
+fn compacts(rows: &[Row]) -> bool {
+    rows.iter().any(|row| matches!(row, Row::DeleteRecord(_)))
 }
 
 fn append_records(

@@ -22,6 +22,7 @@ use crate::flusher::FlusherHandle;
 use crate::leases::Leases;
 use crate::log_store::LogStore;
 use crate::metrics::Counters;
+use crate::planted::{self, Bug};
 use crate::raft_types::*;
 use crate::slow_apply;
 use crate::snapshot::{Prepared, SnapshotBody};
@@ -156,9 +157,16 @@ impl StateMachine {
         let next = next_index(position.applied.as_ref());
         let (before, term) =
             (self.state.applied_next().saturating_sub(1), position.applied.map(|id| id.leader_id.term));
+        let directory = target.parent().unwrap_or(&target);
         self.state.change(|core| {
+            if planted::is(Bug::StateRemovedFirst) {
+                self.disk.remove(&target)?;
+                self.disk.sync_directory(directory)?;
+            }
             self.disk.rename(file.path(), &target)?;
-            self.disk.sync_directory(target.parent().unwrap_or(&target))?;
+            if !planted::is(Bug::InstallNotSynced) {
+                self.disk.sync_directory(directory)?;
+            }
             *core = Core { store, position, file: Arc::new(file.renamed(target.clone())) };
             Ok::<(), io::Error>(())
         })?;

@@ -20,6 +20,8 @@ use tokio::task::JoinError;
 use wal::{Disk, DiskFile};
 use wire::SocketFile;
 
+use crate::planted::{self, Bug};
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Surroundings {
@@ -235,8 +237,13 @@ pub(crate) fn write_whole(disk: &dyn Disk, directory: &Path, name: &str, bytes: 
     remove(disk, &temporary)?;
     let file = disk.create(&temporary)?;
     write_full(&*file, bytes, 0)?;
-    file.sync_data()?;
+    if !planted::is(Bug::SmallFileNotSynced) {
+        file.sync_data()?;
+    }
     disk.rename(&temporary, &directory.join(name))?;
+    if planted::is(Bug::SmallFileNameNotSynced) {
+        return Ok(());
+    }
     disk.sync_directory(directory)
 }
 
