@@ -1,4 +1,4 @@
-//! A lease that a command holds while it runs, as a session of etcd's client does.
+//! A lease that a command renews while it runs, as etcd's client does: for as long as the lease can still live.
 //!
 //! It is renewed three times in each of its lives, over lost connections too. Not here: what hangs on it (lock.rs).
 
@@ -6,10 +6,15 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
-use tonic::Code;
-use wire::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest};
+use tonic::{Code, Status};
+use wire::etcdserverpb::{
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
+};
 
 use crate::{failure::Failure, session::Session};
+
+/// Between attempts to renew when the first did not work.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) struct Held {
     pub(crate) id: i64,
@@ -22,7 +27,16 @@ impl Held {
         let mut client = session.client.lease.clone();
         let asked = client.lease_grant(session.ask(LeaseGrantRequest { ttl: ttl_s, id: 0 }));
         let granted = session.call(asked).await?;
-        Ok(Held { id: granted.id, renewing: tokio::spawn(renew(session.clone(), granted.id, granted.ttl)) })
+        let (session, id) = (session.clone(), granted.id);
+        let renewing = tokio::spawn(async move {
+            let mut life = Life::new(granted.ttl);
+            tokio::time::sleep(life.ttl / 3).await;
+            // Whether it ran out or is renewed by nobody any more: it is lost.
+            while let Ok(Some(_)) = life.renew(&session, id).await {
+                tokio::time::sleep(life.ttl / 3).await;
+            }
+        });
+        Ok(Held { id, renewing })
     }
 
     /// Waits until the lease has run out or was revoked.
@@ -38,24 +52,62 @@ impl Held {
     }
 }
 
-async fn renew(session: Session, id: i64, ttl_s: i64) {
-    let life = Duration::from_secs(u64::try_from(ttl_s).unwrap_or(0).max(1));
-    let mut renewed = Instant::now();
-    while renewed.elapsed() < life {
-        tokio::time::sleep(life / 3).await;
-        // One request a stream: nothing has to be remembered when a connection breaks.
-        let asked = async {
-            let mut client = session.client.lease.clone();
-            let request = tokio_stream::once(LeaseKeepAliveRequest { id });
-            let answers = client.lease_keep_alive(session.ask(request)).await?;
-            answers.into_inner().next().await.transpose()
-        };
-        let sent = Instant::now();
-        match tokio::time::timeout(life / 3, asked).await {
-            Ok(Ok(Some(answer))) if answer.ttl > 0 => renewed = sent,
-            Ok(Ok(Some(_))) => return,
-            Ok(Err(status)) if matches!(status.code(), Code::NotFound | Code::PermissionDenied) => return,
-            Ok(Ok(None) | Err(_)) | Err(_) => {} // asked again in time, or the lease is taken for lost
+/// How long a lease lives at least, as far as is known here.
+pub(crate) struct Life {
+    pub(crate) ttl: Duration,
+    ends: Instant,
+}
+
+impl Life {
+    pub(crate) fn new(ttl_s: i64) -> Life {
+        let ttl = ttl(ttl_s);
+        Life { ttl, ends: Instant::now() + ttl }
+    }
+
+    /// Asks until a member has renewed the lease or it must be taken for over; then there is no answer.
+    pub(crate) async fn renew(
+        &mut self,
+        session: &Session,
+        id: i64,
+    ) -> Result<Option<LeaseKeepAliveResponse>, Status> {
+        loop {
+            let (sent, left) = (Instant::now(), self.ends.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Ok(None);
+            }
+            match tokio::time::timeout(left.min(self.ttl), ask(session, id)).await {
+                Ok(Ok(Some(answer))) if answer.ttl > 0 => {
+                    self.ttl = ttl(answer.ttl);
+                    self.ends = sent + self.ttl;
+                    return Ok(Some(answer));
+                }
+                Ok(Ok(Some(_))) => return Ok(None),
+                Ok(Err(status)) if status.code() == Code::NotFound => return Ok(None),
+                // Asking again is no use.
+                Ok(Err(status)) if is_end(&status) => return Err(status),
+                Ok(Ok(None) | Err(_)) | Err(_) => {
+                    tokio::time::sleep(RETRY_INTERVAL.min(self.ttl / 3)).await;
+                }
+            }
         }
     }
+}
+
+fn ttl(ttl_s: i64) -> Duration {
+    Duration::from_secs(u64::try_from(ttl_s).unwrap_or(0).max(1))
+}
+
+/// One request a stream: nothing has to be remembered when a connection breaks.
+pub(crate) async fn ask(session: &Session, id: i64) -> Result<Option<LeaseKeepAliveResponse>, Status> {
+    let mut client = session.client.lease.clone();
+    let request = tokio_stream::once(LeaseKeepAliveRequest { id });
+    let answers = client.lease_keep_alive(session.ask(request)).await?;
+    answers.into_inner().next().await.transpose()
+}
+
+fn is_end(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::Unimplemented
+    )
 }

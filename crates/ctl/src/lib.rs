@@ -12,6 +12,7 @@ mod flags;
 mod held;
 mod help;
 mod json;
+mod login;
 mod offline;
 mod output;
 mod progress;

@@ -1,21 +1,23 @@
 //! One run's options and its way to the cluster: endpoints, TLS, token, deadline, output format.
 //!
-//! Options come from flags, then from `ETCDCTL_*` variables. A request is sent once; when nobody answers, the
-//! failure names each endpoint that was tried. Not here: what is asked.
+//! Options come from flags, then from `ETCDCTL_*` variables. A request is sent once, unless it met a token that is no
+//! longer good; when nobody answers, the failure names each endpoint that was tried. Not here: what is asked.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
+use tonic::{Code, Request, Response, Status};
 use wire::{
     Client, ClientTls, Transport,
-    etcdserverpb::{AuthenticateRequest, MemberListRequest, ResponseHeader},
+    etcdserverpb::{MemberListRequest, ResponseHeader},
 };
 
 use crate::{
     failure::{Failure, status_text},
     fields::Fields,
     flags::Line,
-    json, output, prompt, text,
+    json,
+    login::{self, Login},
+    output, prompt, text,
 };
 
 /// How answers are printed.
@@ -191,12 +193,12 @@ fn credentials(reach: &Reach<'_>) -> Result<Credentials, Failure> {
     })
 }
 
-fn connect(options: &Options) -> Result<Client, Failure> {
+fn connect(options: &Options, login: &Arc<Login>) -> Result<Client, Failure> {
     let transport = Transport::connect(&options.endpoints, options.tls.clone(), options.dial_timeout)
         .map_err(|error| Failure::arguments(error.to_string()))?
         .keep_alive(options.keep_alive.0, options.keep_alive.1);
     let (request_size_bytes, answer_size_bytes) = options.message_size_bytes_max;
-    Ok(Client::with_limits(transport, request_size_bytes, answer_size_bytes))
+    Ok(Client::with_limits(login.clone().before(transport), request_size_bytes, answer_size_bytes))
 }
 
 /// Options and a client for their endpoints.
@@ -204,40 +206,38 @@ fn connect(options: &Options) -> Result<Client, Failure> {
 pub(crate) struct Session {
     pub(crate) options: Options,
     pub(crate) client: Client,
-    token: Option<MetadataValue<tonic::metadata::Ascii>>,
+    login: Arc<Login>,
 }
 
 impl Session {
     /// Prepares the client; only with `--user` does this already talk to a member.
     pub(crate) async fn open(options: Options) -> Result<Session, Failure> {
-        let client = connect(&options)?;
-        let mut session = Session { client, token: None, options };
-        match session.options.credentials.clone() {
-            Credentials::Nobody => {}
-            Credentials::Token(token) => session.keep(&token)?,
-            Credentials::Password { name, password } => {
-                let mut client = session.client.auth.clone();
-                match session.call(client.authenticate(AuthenticateRequest { name, password })).await {
-                    Ok(answer) => session.keep(&answer.token)?,
-                    // etcd's client goes on without a token then.
-                    Err(failure) if failure.text.contains("authentication is not enabled") => {}
-                    Err(failure) => return Err(Failure::connection(failure.text)),
-                }
-            }
+        let login = Arc::new(match options.credentials.clone() {
+            Credentials::Nobody => Login::nobody(),
+            Credentials::Token(token) => Login::with_token(&token)?,
+            Credentials::Password { name, password } => Login::with_password(name, password),
+        });
+        let session = Session { client: connect(&options, &login)?, login, options };
+        if matches!(session.options.credentials, Credentials::Password { .. }) {
+            let again = session.login.again(&session.client, None);
+            session.call(async { again.await.map(Response::new) }).await.map_err(|failure| {
+                // As etcd's client, which could not be made then.
+                Failure::connection(failure.text)
+            })?;
         }
         Ok(session)
     }
 
-    fn keep(&mut self, token: &str) -> Result<(), Failure> {
-        let token = token.parse().map_err(|_| Failure::connection("the token is malformed"))?;
-        self.token = Some(token);
-        Ok(())
+    /// Gets a token that is newer than what the requests so far carried. Without a password there is none to get, and
+    /// the answer is false.
+    pub(crate) async fn log_in_again(&self) -> Result<bool, Status> {
+        self.login.again(&self.client, self.login.token()).await
     }
 
     /// The same with a connection of its own.
     pub(crate) fn again(&self) -> Result<Session, Failure> {
-        let (options, token) = (self.options.clone(), self.token.clone());
-        Ok(Session { client: connect(&options)?, options, token })
+        let (options, login) = (self.options.clone(), self.login.clone());
+        Ok(Session { client: connect(&options, &login)?, options, login })
     }
 
     /// The same with another limit on how long an answer may take.
@@ -271,8 +271,8 @@ impl Session {
     /// A request that carries the token.
     pub(crate) fn ask<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("token", token.clone());
+        if let Some(token) = self.login.token() {
+            request.metadata_mut().insert(login::TOKEN, token);
         }
         request
     }

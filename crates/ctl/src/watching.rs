@@ -13,10 +13,12 @@ use wire::etcdserverpb::{
     WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
 };
 
-use crate::{failure::Failure, session::Session};
+use crate::{failure::Failure, login, session::Session};
 
 /// Between attempts to reach a member again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+/// How often in a row a watch may be refused for its token, each time with a newer one.
+const LOGINS_MAX: usize = 3;
 /// Requests that may wait to be sent, besides one for each watch.
 const REQUESTS_WAITING_MAX: usize = 16;
 
@@ -25,6 +27,8 @@ pub(crate) struct Watches<'a> {
     session: &'a Session,
     watches: Vec<Watch>,
     stream: Option<Stream>,
+    /// Logins since a watch was last told something.
+    logins: usize,
 }
 
 struct Watch {
@@ -43,7 +47,7 @@ struct Stream {
 
 impl Watches<'_> {
     pub(crate) fn new(session: &Session) -> Watches<'_> {
-        Watches { session, watches: Vec::new(), stream: None }
+        Watches { session, watches: Vec::new(), stream: None, logins: 0 }
     }
 
     pub(crate) async fn add(&mut self, request: WatchCreateRequest) {
@@ -79,7 +83,16 @@ impl Watches<'_> {
                 continue;
             };
             match stream.answers.next().await {
+                // The stream is bound to the token that it was opened with.
+                Some(Ok(answer)) if self.logins < LOGINS_MAX && is_stale(&answer) => {
+                    (self.stream, self.logins) = (None, self.logins + 1);
+                    let logged_in = self.session.log_in_again().await;
+                    if !logged_in.map_err(|status| self.session.failed(&status))? {
+                        return Err(Failure::error(answer.cancel_reason));
+                    }
+                }
                 Some(Ok(answer)) => {
+                    self.logins = 0;
                     if let Some(told) = self.take(answer) {
                         return Ok(told);
                     }
@@ -146,6 +159,10 @@ impl Watches<'_> {
 
 fn create(request: WatchCreateRequest) -> WatchRequest {
     WatchRequest { request_union: Some(RequestUnion::CreateRequest(request)) }
+}
+
+fn is_stale(answer: &WatchResponse) -> bool {
+    answer.canceled && login::is_stale_reason(&answer.cancel_reason)
 }
 
 /// Whether the server has decided, so that asking again is no use.

@@ -2,7 +2,7 @@
 //!
 //! A request is sent at most once: another endpoint is tried only while no connection stands, or for later
 //! requests after a connection broke or its member answered `Unavailable`.
-//! Not here: repeating requests (the caller knows which may be repeated).
+//! Not here: repeating requests (the caller knows which may be repeated, and may come in between with `through`).
 
 use std::{
     convert::Infallible,
@@ -23,7 +23,7 @@ use tokio::{
     time,
 };
 use tonic::{Code, Status, body::Body, service::Routes};
-use tower::{Service, ServiceExt};
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{ClientTls, Endpoint, EndpointError, TlsError};
 
@@ -65,6 +65,7 @@ pub struct Transport {
 enum Inner {
     Remote(Arc<Remote>),
     Local(Routes),
+    Through(BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>),
 }
 
 struct Remote {
@@ -136,6 +137,19 @@ impl Transport {
     pub fn local(routes: Routes) -> Transport {
         Transport { inner: Inner::Local(routes.prepare()) }
     }
+
+    /// Hands every request to `ask`, which passes it on to another transport as often as it sees fit.
+    pub fn through<A>(ask: impl Fn(http::Request<Body>) -> A + Clone + Send + Sync + 'static) -> Transport
+    where
+        A: Future<Output = Result<http::Response<Body>, Status>> + Send + 'static,
+    {
+        Transport { inner: Inner::Through(BoxCloneSyncService::new(tower::service_fn(ask))) }
+    }
+
+    /// Sends one request of any service.
+    pub async fn ask(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        self.clone().call(request).await
+    }
 }
 
 impl Service<http::Request<Body>> for Transport {
@@ -160,6 +174,7 @@ impl Service<http::Request<Body>> for Transport {
                     answer.map_err(|never| match never {})
                 })
             }
+            Inner::Through(service) => Box::pin(service.clone().oneshot(request)),
         }
     }
 }

@@ -1,12 +1,10 @@
 //! `lease grant`, `revoke`, `timetolive`, `list` and `keep-alive`.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::Response;
 use wire::etcdserverpb::{
-    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse, ResponseHeader,
+    LeaseGrantRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseRevokeRequest,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, ResponseHeader,
 };
 
 use crate::{
@@ -14,6 +12,7 @@ use crate::{
     failure::Failure,
     fields::Fields,
     flags::{Line, switch},
+    held::{self, Life},
     json, output,
     session::{Format, Session},
     text,
@@ -60,12 +59,16 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "lease keep-alive",
         takes: "[options] <leaseID>",
         about: "Keeps leases alive (renew)",
-        detail: "Renews until the lease ends or the program is stopped.",
+        detail: "Renews until the lease ends or the program is stopped; a lost connection is made again while the lease lives.",
         example: "lease keep-alive 694d81417acd4755 --once",
         flags: &[switch("once", "Resets the keep-alive time to its original value and exits immediately")],
         run: Run::Online(|session, line| Box::pin(keep_alive(session, line))),
     },
 ];
+
+/// How long `keep-alive` looks for a member that knows the lease, in seconds: what etcd's client allows beside the default
+/// of `--dial-timeout`.
+const FIRST_RENEWAL_S_MAX: i64 = 3;
 
 /// etcdctl prints these answers from its own structs: the header is not nested.
 fn flat(header: Option<&ResponseHeader>, rest: &str) -> String {
@@ -192,39 +195,35 @@ async fn list(session: &Session) -> Result<(), Failure> {
 async fn keep_alive(session: &Session, line: &Line) -> Result<(), Failure> {
     let [id] = line.words_of("lease keep-alive command needs lease ID as argument")?;
     let id = parse_id(id)?;
-    let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let ask = LeaseKeepAliveRequest { id };
-    let closed = || Failure::connection("the stream to the server ended");
-    sender.send(ask).await.map_err(|_| closed())?;
-    let mut client = session.client.lease.clone();
-    let mut answers =
-        session.call(client.lease_keep_alive(session.ask(ReceiverStream::new(receiver)))).await?;
-    loop {
-        let answer = match tokio::time::timeout(session.options.command_timeout, answers.next()).await {
-            Ok(Some(answer)) => answer.map_err(|status| Failure::connection(session.failed(&status).text))?,
-            Ok(None) => return Err(closed()),
-            Err(_) => return Err(Failure::connection("context deadline exceeded")),
+    if line.has("once") {
+        let answer = session.call(async { held::ask(session, id).await.map(Response::new) }).await;
+        let answer = answer.map_err(|failure| Failure::connection(failure.text))?;
+        return match answer {
+            Some(answer) if answer.ttl > 0 => print_renewed(session, &answer),
+            Some(_) => Err(Failure::connection("etcdserver: requested lease not found")),
+            None => Err(Failure::connection("the stream to the server ended")),
         };
-        if answer.ttl <= 0 {
-            if line.has("once") {
-                return Err(Failure::connection("etcdserver: requested lease not found"));
-            }
+    }
+    // How long the lease lives is not known before the first answer.
+    let mut life = Life::new(FIRST_RENEWAL_S_MAX);
+    loop {
+        let answer = life.renew(session, id).await;
+        let Some(answer) = answer.map_err(|status| Failure::connection(session.failed(&status).text))? else {
             output::line(format!("lease {id:016x} expired or revoked."));
             return Ok(());
-        }
-        let mut fields = Fields::default();
-        fields.header(answer.header.as_ref());
-        fields.value("ID", answer.id);
-        fields.value("TTL", answer.ttl);
-        let json = flat(answer.header.as_ref(), &format!("\"ID\":{},\"TTL\":{}", answer.id, answer.ttl));
-        print(session, fields, json, || {
-            output::line(format!("lease {:016x} keepalived with TTL({})", answer.id, answer.ttl));
-        })?;
-        if line.has("once") {
-            return Ok(());
-        }
-        let third_ms = u64::try_from(answer.ttl).unwrap_or(1).saturating_mul(1000) / 3;
-        tokio::time::sleep(Duration::from_millis(third_ms.max(1))).await;
-        sender.send(ask).await.map_err(|_| closed())?;
+        };
+        print_renewed(session, &answer)?;
+        tokio::time::sleep(life.ttl / 3).await;
     }
+}
+
+fn print_renewed(session: &Session, answer: &LeaseKeepAliveResponse) -> Result<(), Failure> {
+    let mut fields = Fields::default();
+    fields.header(answer.header.as_ref());
+    fields.value("ID", answer.id);
+    fields.value("TTL", answer.ttl);
+    let json = flat(answer.header.as_ref(), &format!("\"ID\":{},\"TTL\":{}", answer.id, answer.ttl));
+    print(session, fields, json, || {
+        output::line(format!("lease {:016x} keepalived with TTL({})", answer.id, answer.ttl));
+    })
 }

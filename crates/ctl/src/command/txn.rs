@@ -25,7 +25,7 @@ pub(crate) const COMMANDS: &[Command] = &[Command {
     takes: "[options]",
     about: "Txn processes all the requests in one transaction",
     detail: "Reads from standard input: comparisons, requests if all of them hold, requests if not. One is on a line, and\n\
-             an empty line ends each of the three parts.\n\n\
+             an empty line ends each of the three parts. If the input ends before that, nothing is done.\n\n\
              compares:        <target>(\"<key>\") <operator> \"<value>\"\n\
              target:          c|create, m|mod, val|value, ver|version or lease\n\
              operator:        <, =, != or >\n\
@@ -59,9 +59,9 @@ async fn run(session: &Session, line: &Line) -> Result<(), Failure> {
     session.show("TxnResponse", &answer, |fields, answer| fields.txn(answer), |answer| print(answer, hex))
 }
 
-/// The next line of a block; `None` ends it.
+/// The next line of a block; `None` ends it. Input that ends before all blocks have commits nothing.
 fn block_line() -> Result<Option<String>, Failure> {
-    let text = prompt::line()?;
+    let text = prompt::whole_line()?;
     let text = text.trim();
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }

@@ -160,9 +160,12 @@ async fn interactive(
     let (sender, mut typed) = mpsc::channel(1);
     // Ends with standard input.
     tokio::spawn(async move {
-        let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
-        while let Ok(Some(text)) = lines.next_line().await {
-            if sender.send(text).await.is_err() {
+        let mut input = tokio::io::BufReader::new(tokio::io::stdin());
+        let mut text = String::new();
+        // What the input ends with in the middle of a line was not said to its end.
+        while input.read_line(&mut text).await.is_ok() && text.ends_with('\n') {
+            let line = std::mem::take(&mut text);
+            if sender.send(line.trim_end_matches(['\n', '\r']).to_owned()).await.is_err() {
                 return;
             }
         }
