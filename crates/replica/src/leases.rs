@@ -30,7 +30,7 @@ pub(crate) struct Leases {
     clock: Mutex<Option<Clock>>,
     /// How often the log learns what is left of a lease that has more time than this; `None`: never.
     checkpoint_interval: Option<Duration>,
-    /// Held while a checkpoint is on its way into the log.
+    /// Held from the look at the clock until the checkpoint is handed over, not until it is in the log.
     pub checkpointing: tokio::sync::Mutex<()>,
 }
 

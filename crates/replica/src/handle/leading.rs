@@ -84,10 +84,17 @@ impl Inner {
 
     /// After this a new leader gives the lease its full time again.
     async fn void_checkpoint(&self, id: i64) -> Result<(), LeaseError> {
-        let _in_order = self.leases.checkpointing.lock().await;
         let leases = vec![LeaseCheckpointed { id, remaining_s: 0 }];
         let command = Command::LeaseCheckpoint(LeaseCheckpoint { leases });
-        match self.propose_here(command).await {
+        let handed_over = {
+            let _in_order = self.leases.checkpointing.lock().await;
+            self.hand_over_here(command).await
+        };
+        let applied = match handed_over {
+            Ok(handed_over) => handed_over.applied().await,
+            Err(error) => Err(error),
+        };
+        match applied {
             Ok(_) => Ok(()),
             Err(ProposeError::NoLeader) => Err(LeaseError::NoLeader),
             Err(ProposeError::Stopped) => Err(LeaseError::Stopped),
@@ -100,12 +107,19 @@ impl Inner {
     }
 
     async fn checkpoint_leases(&self) {
-        let _in_order = self.leases.checkpointing.lock().await;
-        let leases = self.leases.due_checkpoints();
-        if leases.is_empty() {
-            return;
-        }
-        if let Err(error) = self.propose_here(Command::LeaseCheckpoint(LeaseCheckpoint { leases })).await {
+        let handed_over = {
+            let _in_order = self.leases.checkpointing.lock().await;
+            let leases = self.leases.due_checkpoints();
+            if leases.is_empty() {
+                return;
+            }
+            self.hand_over_here(Command::LeaseCheckpoint(LeaseCheckpoint { leases })).await
+        };
+        let applied = match handed_over {
+            Ok(handed_over) => handed_over.applied().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = applied {
             tracing::warn!(%error, "checkpoint leases");
         }
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mvcc::{Applied, Caller, Command, Proposal};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Inner;
@@ -11,7 +12,7 @@ use crate::codec;
 use crate::planted::{self, Bug};
 use crate::propose::{Abandon, ProposeError, outcome};
 use crate::raft_types::Payload;
-use crate::waiters::{Refused, write_responder};
+use crate::waiters::{Outcome, Refused, write_responder};
 
 /// Before a proposal that nobody took is offered again.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -21,6 +22,24 @@ const ATTEMPT: Duration = Duration::from_millis(150);
 const UNWRITTEN_SIZE_BYTES_MAX: u64 = 256 << 20;
 /// Rows that apply may have ahead of the state file before proposals are refused.
 const UNFLUSHED_SIZE_BYTES_MAX: usize = 512 << 20;
+
+/// A proposal that is on its way into this member's own log.
+pub(crate) struct HandedOver<'a> {
+    receiver: oneshot::Receiver<Outcome>,
+    started: Instant,
+    deadline: Instant,
+    _gone: Abandon<'a>,
+}
+
+impl HandedOver<'_> {
+    pub(crate) async fn applied(self) -> Result<Applied, ProposeError> {
+        match tokio::time::timeout_at(self.deadline, self.receiver).await {
+            Ok(Ok(result)) => outcome(result, self.started.elapsed()).unwrap_or(Err(ProposeError::NoLeader)),
+            Ok(Err(_)) => Err(ProposeError::Stopped),
+            Err(_) => Err(ProposeError::OutcomeUnknown { waited: self.started.elapsed() }),
+        }
+    }
+}
 
 impl Inner {
     /// Apply lags behind commit, or a disk behind what it is given.
@@ -55,22 +74,22 @@ impl Inner {
         result
     }
 
-    /// Only into this member's own log, while it leads: never handed to another leader.
-    pub(crate) async fn propose_here(&self, command: Command) -> Result<Applied, ProposeError> {
+    /// Only into this member's own log, while it leads: never handed to another leader. What was handed over earlier
+    /// comes earlier in the log.
+    pub(crate) async fn hand_over_here(&self, command: Command) -> Result<HandedOver<'_>, ProposeError> {
         let id = self.waiters.next_id();
         let proposal = Proposal { id, member: self.identity.member_id, caller: Caller::System, command };
         let mut bytes = vec![codec::ENTRY_NORMAL];
         proposal.encode(&mut bytes);
         let started = Instant::now();
-        let _gone = Abandon { waiters: &self.waiters, id };
+        let gone = Abandon { waiters: &self.waiters, id };
         let receiver = self.waiters.register(id);
         self.waiters.hand_over(id);
         let responder = write_responder(id, Refused::Local(self.waiters.clone()));
-        if self.raft.client_write_ff(Payload(bytes.into()), Some(responder)).await.is_err() {
-            return Err(ProposeError::Stopped);
-        }
-        match tokio::time::timeout(self.config.request_timeout, receiver).await {
-            Ok(Ok(result)) => outcome(result, started.elapsed()).unwrap_or(Err(ProposeError::NoLeader)),
+        let deadline = started + self.config.request_timeout;
+        let handing_over = self.raft.client_write_ff(Payload(bytes.into()), Some(responder));
+        match tokio::time::timeout_at(deadline, handing_over).await {
+            Ok(Ok(())) => Ok(HandedOver { receiver, started, deadline, _gone: gone }),
             Ok(Err(_)) => Err(ProposeError::Stopped),
             Err(_) => Err(ProposeError::OutcomeUnknown { waited: started.elapsed() }),
         }

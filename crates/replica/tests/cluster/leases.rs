@@ -98,3 +98,25 @@ async fn with_checkpoints_a_new_leader_goes_on_from_what_was_left() {
     let after = cluster.handle(survivor).lease_remaining(7).await.unwrap().unwrap().remaining_s;
     assert!(after <= left, "{after} of {left} s");
 }
+
+/// The log's order matters for each lease, but nobody waits for another one's round: the renewals share fsyncs.
+#[tokio::test]
+async fn renewals_of_checkpointed_leases_do_not_wait_for_each_other() {
+    const LEASES: i64 = 200;
+    let cluster = Cluster::start_with(1, |config| {
+        config.lease_checkpoint_interval = Some(Duration::from_secs(1));
+    })
+    .await;
+    let handle = cluster.handle(0);
+    futures_util::future::join_all((1..=LEASES).map(|id| grant(handle, id, 600))).await;
+    let checkpointed = || {
+        (1..=LEASES)
+            .all(|id| handle.read(|store, _| store.lease(id).is_some_and(|lease| lease.remaining_s > 0)))
+    };
+    eventually("checkpoints", || checkpointed().then_some(())).await;
+    let before = handle.metrics().wal.fsync_count;
+    let renewed = futures_util::future::join_all((1..=LEASES).map(|id| handle.lease_renew(id))).await;
+    assert!(renewed.into_iter().all(|granted| granted == Ok(Some(600))));
+    let fsyncs = handle.metrics().wal.fsync_count - before;
+    assert!(fsyncs < LEASES as u64 / 2, "{fsyncs} fsyncs for {LEASES} renewals");
+}
