@@ -378,6 +378,11 @@ impl Store {
         self.auth.tokens.next_serial()
     }
 
+    /// Takes the place of another store on the same member: what only this member counts goes on.
+    pub fn succeed(&mut self, former: &Store) {
+        self.auth.tokens.begin_at(former.auth.tokens.next_serial());
+    }
+
     /// Sorted.
     pub fn users(&self) -> Vec<String> {
         self.auth.users.keys().cloned().collect()

@@ -17,7 +17,7 @@ const TOKENS_MAX: usize = 65_536;
 pub struct TokenView {
     /// The user who logged in.
     pub name: String,
-    /// Grows from token to token for as long as this store lives; starts over with it.
+    /// Grows from token to token, also over a store that takes the place of another one (`Store::succeed`).
     pub serial: u64,
 }
 
@@ -84,6 +84,11 @@ impl Tokens {
     pub(crate) fn next_serial(&self) -> u64 {
         self.next_serial
     }
+
+    /// Serials from here on, if there were none as high.
+    pub(crate) fn begin_at(&mut self, serial: u64) {
+        self.next_serial = self.next_serial.max(serial);
+    }
 }
 
 #[cfg(test)]
@@ -106,5 +111,10 @@ mod tests {
         tokens.insert("ana", [7; 32]);
         assert_eq!(tokens.get(&[7; 32]).map(|token| token.serial), Some(6));
         assert_eq!(tokens.get(&[1; 32]), None);
+
+        let mut installed = Tokens::default();
+        installed.begin_at(tokens.next_serial());
+        installed.insert("ana", [8; 32]);
+        assert_eq!(installed.get(&[8; 32]).map(|token| token.serial), Some(7), "no serial comes twice");
     }
 }

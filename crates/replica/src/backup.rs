@@ -87,35 +87,57 @@ impl Frozen {
     }
 }
 
-/// A data directory that is being made. Dropped before `finish` it leaves files that nobody starts from.
+/// A data directory that is being made. Dropped before `finish` it leaves no more than there was before.
 pub struct NewState {
     disk: Arc<dyn Disk>,
-    data_dir: DataDir,
     file: NewStateFile,
+    /// Before the lock in the order in which they are dropped: what is taken away is locked.
+    made: Option<Made>,
+    data_dir: DataDir,
     unfinished: PathBuf,
     identity: Identity,
     position: Position,
 }
 
 impl NewState {
-    /// For the member `identity` of a cluster that consists of `members`.
-    pub fn create(data_dir: &Path, identity: Identity, members: &[Member]) -> Result<NewState, StartError> {
-        NewState::create_on(Arc::new(wal::RealDisk::new()), data_dir, identity, members)
+    /// For the member `identity` of a cluster that consists of `members`. The directory must be empty or missing.
+    pub fn create(path: &Path, identity: Identity, members: &[Member]) -> Result<NewState, StartError> {
+        let disk: Arc<dyn Disk> = Arc::new(wal::RealDisk::new());
+        let existed = path.exists();
+        let data_dir = DataDir::open(disk.clone(), path)?;
+        // Another process may have been here since whoever calls has looked.
+        if let Some(other) = data_dir.first_file().map_err(|source| io_error(path, source))? {
+            return Err(io_error(&other, std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let made = Made { path: path.to_owned(), existed, finished: false };
+        NewState::begin(disk, data_dir, Some(made), identity, members)
     }
 
+    /// On a disk that is no file system: nothing is looked at before, nothing is taken away after a failure.
+    #[allow(dead_code, reason = "crash tests make one on a simulated disk")]
     pub(crate) fn create_on(
         disk: Arc<dyn Disk>,
-        data_dir: &Path,
+        path: &Path,
         identity: Identity,
         members: &[Member],
     ) -> Result<NewState, StartError> {
-        let data_dir = DataDir::open(disk.clone(), data_dir)?;
+        let data_dir = DataDir::open(disk.clone(), path)?;
+        NewState::begin(disk, data_dir, None, identity, members)
+    }
+
+    fn begin(
+        disk: Arc<dyn Disk>,
+        data_dir: DataDir,
+        made: Option<Made>,
+        identity: Identity,
+        members: &[Member],
+    ) -> Result<NewState, StartError> {
         let applied = log_id(0, members.len().max(1) as u64);
         let membership = StoredMembership::new(Some(applied), first_membership(members)?);
         let position = Position { applied: Some(applied), membership, removed: Vec::new() };
         let unfinished = data_dir.incoming_state_file();
         let file = NewStateFile::create(&*disk, &unfinished, CACHE_SIZE_BYTES)?;
-        Ok(NewState { disk, data_dir, file, unfinished, identity, position })
+        Ok(NewState { disk, file, made, data_dir, unfinished, identity, position })
     }
 
     /// Records must ascend over all calls.
@@ -125,7 +147,8 @@ impl NewState {
 
     /// Makes it durable and the member's own. Answers its revision.
     pub fn finish(self) -> Result<i64, StartError> {
-        let NewState { disk, data_dir, file, unfinished, identity, position } = self;
+        // The last one is dropped first.
+        let NewState { disk, data_dir, mut made, file, unfinished, identity, position } = self;
         if planted::is(Bug::RestoreNamedFirst) {
             data_dir.set_identity(identity)?;
         }
@@ -140,6 +163,37 @@ impl NewState {
             .and_then(|()| disk.sync_directory(directory))
             .map_err(|source| StartError::Io { path: path.clone(), source })?;
         data_dir.set_identity(identity)?;
+        if let Some(made) = &mut made {
+            made.finished = true;
+        }
         Ok(store.revision())
+    }
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> StartError {
+    StartError::Io { path: path.to_owned(), source }
+}
+
+/// Takes away what was made, and nothing else, unless it was finished.
+struct Made {
+    path: PathBuf,
+    existed: bool,
+    finished: bool,
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let removed = std::fs::remove_dir_all(self.path.join("member"));
+        let removed = match self.existed {
+            true => removed,
+            // Fails when somebody else has put something there meanwhile.
+            false => removed.and_then(|()| std::fs::remove_dir(&self.path)),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(%error, path = %self.path.display(), "an unfinished data directory is left");
+        }
     }
 }

@@ -51,6 +51,12 @@ impl DataDir {
         }
     }
 
+    /// What is in it beside the lock; `None` in a new one.
+    pub(crate) fn first_file(&self) -> io::Result<Option<PathBuf>> {
+        let files = self.disk.list(&self.root)?;
+        Ok(files.into_iter().find(|name| name != "lock").map(|name| self.root.join(name)))
+    }
+
     /// Lets another process (or a later life of this member) have the directory.
     pub(crate) fn unlock(&self) {
         *self.lock.lock() = None;

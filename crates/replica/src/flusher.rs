@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::Duration;
 
 use mvcc::Row;
@@ -28,9 +28,17 @@ const DURABLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Unflushed bytes at which the flusher does not wait for its interval.
 const NUDGE_SIZE_BYTES: usize = 16 << 20;
 
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the member stops, its state file is not written any more")]
-pub struct FlushError;
+/// Flushes and nudges that may wait.
+const MESSAGES_MAX: usize = 64;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FlushError {
+    #[error("the member stops, its state file is not written any more")]
+    Stopped,
+    /// Others wait already, more than are let.
+    #[error("too many requests")]
+    TooManyRequests,
+}
 
 enum Message {
     Nudge,
@@ -91,7 +99,7 @@ enum Running {
 
 /// Made before the state machine, which nudges it; started after replay.
 pub(crate) fn channel() -> (FlusherHandle, FlusherInbox) {
-    let (sender, receiver) = sync_channel(64);
+    let (sender, receiver) = sync_channel(MESSAGES_MAX);
     let handle =
         FlusherHandle { sender, wake: Arc::default(), nudged: Arc::default(), counters: Arc::default() };
     (handle, FlusherInbox(receiver))
@@ -110,9 +118,12 @@ impl FlusherHandle {
 
     pub(crate) async fn flush(&self) -> Result<(), FlushError> {
         let (sender, receiver) = oneshot::channel();
-        self.sender.try_send(Message::Flush(sender)).map_err(|_| FlushError)?;
+        self.sender.try_send(Message::Flush(sender)).map_err(|error| match error {
+            TrySendError::Full(_) => FlushError::TooManyRequests,
+            TrySendError::Disconnected(_) => FlushError::Stopped,
+        })?;
         self.wake.notify_one();
-        receiver.await.map_err(|_| FlushError)
+        receiver.await.map_err(|_| FlushError::Stopped)
     }
 }
 
@@ -363,4 +374,28 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn one_flush_too_many_is_refused_and_the_others_still_wait() {
+        let (handle, inbox) = channel();
+        let mut waiting = Vec::new();
+        for _ in 0..MESSAGES_MAX {
+            let mut flush = Box::pin(handle.flush());
+            assert_eq!(flush.as_mut().now_or_never(), None);
+            waiting.push(flush);
+        }
+        assert_eq!(handle.flush().now_or_never(), Some(Err(FlushError::TooManyRequests)));
+        drop(inbox);
+        for flush in waiting {
+            assert_eq!(flush.now_or_never(), Some(Err(FlushError::Stopped)));
+        }
+        assert_eq!(handle.flush().now_or_never(), Some(Err(FlushError::Stopped)));
+    }
 }

@@ -152,7 +152,7 @@ impl StateMachine {
     }
 
     fn install(&mut self, prepared: Prepared) -> io::Result<()> {
-        let Prepared { store, position, file, synced_in: _ } = prepared;
+        let Prepared { mut store, position, file, synced_in: _ } = prepared;
         let target = self.data_dir.state_file();
         let next = next_index(position.applied.as_ref());
         let (before, term) =
@@ -167,6 +167,7 @@ impl StateMachine {
             if !planted::is(Bug::InstallNotSynced) {
                 self.disk.sync_directory(directory)?;
             }
+            store.succeed(&core.store);
             *core = Core { store, position, file: Arc::new(file.renamed(target.clone())) };
             Ok::<(), io::Error>(())
         })?;

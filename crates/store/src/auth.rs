@@ -3,6 +3,7 @@
 //! Not here: who may do what (mvcc's `authorize`), the form of tokens (tokens.rs).
 
 pub(crate) mod jwt;
+pub(crate) mod passwords;
 pub(crate) mod tokens;
 
 use std::sync::Arc;
@@ -63,8 +64,7 @@ impl AuthService {
             }
             let hash = String::from_utf8(user.password_hash.to_vec()).map_err(|_| Refusal::AuthFailed)?;
             let password = password.to_owned();
-            let verified = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash)).await;
-            if !matches!(verified, Ok(Ok(true))) {
+            if !self.context.passwords.verify(password, hash).await? {
                 return Err(Refusal::AuthFailed.into());
             }
             if let Some(jwt) = &self.context.tokens.jwt {
@@ -82,15 +82,10 @@ impl AuthService {
         Err(status::auth(AuthError::OldRevision))
     }
 
-    /// A hash of the password, made on a thread of its own because it is slow on purpose.
     async fn hash(&self, password: String) -> Result<Bytes, Status> {
         let cost = self.context.config.bcrypt_cost;
-        let hash = tokio::task::spawn_blocking(move || bcrypt::hash(password, cost)).await;
-        match hash {
-            Ok(Ok(hash)) => Ok(hash.into()),
-            Ok(Err(error)) => Err(Status::unknown(format!("password cannot be hashed: {error}"))),
-            Err(_) => Err(Refusal::Stopped.into()),
-        }
+        let hash = self.context.passwords.hash(password, cost).await?;
+        hash.map(Bytes::from).map_err(|error| Status::unknown(format!("password cannot be hashed: {error}")))
     }
 
     /// etcd's clients may send the hash themselves, in base64.

@@ -109,6 +109,8 @@ pub struct Config {
     pub keepalive_interval: Option<Duration>,
     pub keepalive_timeout: Duration,
     pub watch_progress_interval: Duration,
+    /// A client that takes nothing of its snapshot for as long loses it.
+    pub snapshot_patience: Duration,
     pub auto_compaction: AutoCompaction,
     pub learners_max: usize,
     pub strict_reconfig_check: bool,
@@ -219,6 +221,7 @@ impl Config {
             keepalive_interval: Some(Duration::from_secs(2 * 3600)),
             keepalive_timeout: Duration::from_secs(20),
             watch_progress_interval: Duration::from_secs(600),
+            snapshot_patience: Duration::from_secs(60),
             auto_compaction: AutoCompaction::Off,
             learners_max: 1,
             strict_reconfig_check: true,

@@ -7,13 +7,17 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, header::AUTHORIZATION};
 use mvcc::{Caller, Command, Reply};
 use replica::{Handle, Identity, Leadership};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Request, Status, metadata::MetadataMap};
 use wire::etcdserverpb as pb;
 
 use crate::{
-    auth::{jwt::Claims, tokens::Tokens},
+    auth::{jwt::Claims, passwords::Passwords, tokens::Tokens},
+    backup,
     config::Config,
     convert::Freshness,
     gate::Gate,
@@ -52,6 +56,9 @@ pub(crate) struct Context {
     pub metrics: Metrics,
     pub hub: Hub,
     pub tokens: Tokens,
+    pub passwords: Passwords,
+    /// Snapshots on their way to clients.
+    pub exports: Arc<Semaphore>,
     pub shutdown: CancellationToken,
     leadership: watch::Receiver<Leadership>,
 }
@@ -65,6 +72,8 @@ impl Context {
             metrics: Metrics::default(),
             hub: Hub::new(gate.revision()),
             tokens: Tokens::new(config.auth_token_ttl, config.jwt.clone()),
+            passwords: Passwords::new(config.surroundings.clone()),
+            exports: backup::slots(),
             gate,
             config,
             shutdown,
@@ -149,9 +158,8 @@ impl Context {
             let name = match (token, certificate) {
                 (Some(token), _) => {
                     let text = token.ok_or(Refusal::InvalidToken)?;
-                    let (auth_revision, next_serial) = (store.auth_revision(), store.next_token_serial());
-                    let claims =
-                        self.tokens.verify(text, auth_revision, next_serial, |digest| store.token(digest));
+                    let auth_revision = store.auth_revision();
+                    let claims = self.tokens.verify(text, auth_revision, |digest| store.token(digest));
                     let Claims { name, auth_revision } = claims.ok_or(Refusal::InvalidToken)?;
                     return Ok(Caller::User { name, auth_revision });
                 }

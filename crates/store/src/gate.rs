@@ -55,10 +55,6 @@ impl Users<'_> {
     pub(crate) fn token(&self, digest: &TokenDigest) -> Option<&TokenView> {
         self.0.token(digest)
     }
-
-    pub(crate) fn next_token_serial(&self) -> u64 {
-        self.0.next_token_serial()
-    }
 }
 
 impl Gate {

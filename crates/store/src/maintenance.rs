@@ -111,7 +111,7 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         let allowed = self.admit_maintenance(&request, Learner::Refuses)?;
         let begin = std::time::Instant::now();
-        allowed.replica().flush().await.map_err(|error| Status::unknown(error.to_string()))?;
+        allowed.replica().flush().await.map_err(status::flush)?;
         self.context.metrics.defragment.observe(begin.elapsed());
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
@@ -143,7 +143,7 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<SnapshotStream>, Status> {
         let allowed = self.admit_maintenance(&request, Learner::Serves)?;
         let blobs = backup::stream(allowed.replica(), self.context.clone()).await?;
-        Ok(Response::new(Box::pin(blobs)))
+        Ok(Response::new(blobs))
     }
 
     async fn move_leader(

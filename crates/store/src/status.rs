@@ -4,7 +4,7 @@
 //! texts byte by byte. Where a lower enum's `Display` already is etcd's text without the prefix, it is used.
 
 use mvcc::{ApplyError, AuthError, CheckError, EventsError, RangeError, RecordsError};
-use replica::{LeaseError, MembershipError, ProposeError, ReadError};
+use replica::{FlushError, LeaseError, MembershipError, ProposeError, ReadError};
 use tonic::{Code, Status};
 
 /// Refusals that arise at the edge itself.
@@ -39,6 +39,8 @@ pub(crate) enum Refusal {
     DowngradeTarget,
     #[error("mvcc: database space exceeded")]
     NoSpace,
+    #[error("too many requests")]
+    TooManyRequests,
     #[error("server stopped")]
     Stopped,
 }
@@ -64,6 +66,8 @@ impl From<Refusal> for Status {
             Refusal::InvalidToken => Code::Unauthenticated,
             Refusal::AuthNotEnabled | Refusal::Learner => Code::FailedPrecondition,
             Refusal::NoSpace => Code::ResourceExhausted,
+            // etcd maps it to an error that has no code.
+            Refusal::TooManyRequests => Code::Unknown,
         };
         etcd(code, refusal)
     }
@@ -139,7 +143,7 @@ pub(crate) fn records(error: &RecordsError) -> Status {
 pub(crate) fn propose(error: ProposeError) -> Status {
     match &error {
         ProposeError::NoLeader => Refusal::NoLeader.into(),
-        ProposeError::TooManyRequests => etcd(Code::Unknown, "too many requests"),
+        ProposeError::TooManyRequests => Refusal::TooManyRequests.into(),
         ProposeError::TooLarge { .. } => etcd(Code::InvalidArgument, "request is too large"),
         ProposeError::OutcomeUnknown { .. } => etcd(Code::Unavailable, "request timed out"),
         ProposeError::Stopped => Refusal::Stopped.into(),
@@ -149,10 +153,17 @@ pub(crate) fn propose(error: ProposeError) -> Status {
 pub(crate) fn read(error: ReadError) -> Status {
     match &error {
         ReadError::NoLeader => Refusal::NoLeader.into(),
-        ReadError::TooManyRequests => etcd(Code::Unknown, "too many requests"),
+        ReadError::TooManyRequests => Refusal::TooManyRequests.into(),
         ReadError::LeaderChanged => etcd(Code::Unavailable, "leader changed"),
         ReadError::Timeout { .. } => etcd(Code::Unavailable, "request timed out"),
         ReadError::Stopped => Refusal::Stopped.into(),
+    }
+}
+
+pub(crate) fn flush(error: FlushError) -> Status {
+    match error {
+        FlushError::TooManyRequests => Refusal::TooManyRequests.into(),
+        FlushError::Stopped => Refusal::Stopped.into(),
     }
 }
 

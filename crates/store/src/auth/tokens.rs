@@ -115,7 +115,6 @@ impl Tokens {
         &self,
         token: &str,
         auth_revision: u64,
-        next_serial: u64,
         known: impl FnOnce(&TokenDigest) -> Option<&'a TokenView>,
     ) -> Option<Claims> {
         if let Some(jwt) = &self.jwt {
@@ -123,7 +122,7 @@ impl Tokens {
         }
         let digest = digest(parse(token)?.0);
         let view = known(&digest)?;
-        let lives = self.simple.lock().touch(digest, view.serial, next_serial, Instant::now());
+        let lives = self.simple.lock().touch(digest, view.serial, Instant::now());
         lives.then(|| Claims { name: view.name.clone(), auth_revision })
     }
 }
@@ -141,7 +140,7 @@ pub(crate) async fn keep(own: Own) {
     }
 }
 
-/// How old tokens are on this member.
+/// How old tokens are on this member. Serials only grow, also when a snapshot takes the place of the store.
 struct Ages {
     lifetime: Duration,
     /// When serials below a number were first seen to exist: ascending in both.
@@ -163,10 +162,6 @@ impl Ages {
     }
 
     fn observe(&mut self, next_serial: u64, now: Instant) {
-        if next_serial < self.newest() {
-            // A snapshot was installed: the store begins to count anew, and knows none of the tokens before.
-            *self = Ages::new(self.lifetime);
-        }
         if next_serial != self.newest() {
             self.seen.push_back((now, next_serial));
         }
@@ -180,10 +175,7 @@ impl Ages {
     }
 
     /// Whether the token may still be used; if so, its time begins anew.
-    fn touch(&mut self, digest: TokenDigest, serial: u64, next_serial: u64, now: Instant) -> bool {
-        if next_serial < self.newest() {
-            self.observe(next_serial, now);
-        }
+    fn touch(&mut self, digest: TokenDigest, serial: u64, now: Instant) -> bool {
         let born = || match self.seen.iter().find(|(_, below)| *below > serial) {
             _ if serial < self.old_below => None,
             Some((at, _)) => Some(*at),
@@ -229,22 +221,17 @@ mod tests {
         ages.observe(0, at(0));
         // Tokens 0 and 1; the first is used before it was seen to exist, then each second.
         for second in 1..40 {
-            assert!(ages.touch([0; 32], 0, 2, at(second)), "{second}");
+            assert!(ages.touch([0; 32], 0, at(second)), "{second}");
             ages.observe(2, at(second));
         }
-        assert!(!ages.touch([1; 32], 1, 2, at(40)), "nobody has used it for its time");
+        assert!(!ages.touch([1; 32], 1, at(40)), "nobody has used it for its time");
         ages.observe(2, at(48));
-        assert!(ages.touch([0; 32], 0, 2, at(48)), "9 s after the last use");
+        assert!(ages.touch([0; 32], 0, at(48)), "9 s after the last use");
         ages.observe(2, at(58));
-        assert!(!ages.touch([0; 32], 0, 2, at(58)), "10 s after the last use");
+        assert!(!ages.touch([0; 32], 0, at(58)), "10 s after the last use");
         assert!(ages.used.is_empty(), "{:?}", ages.used);
 
         ages.observe(3, at(60));
-        assert!(ages.touch([2; 32], 2, 3, at(69)), "never used, 9 s old");
-        // The store counts anew.
-        assert!(ages.touch([3; 32], 0, 1, at(70)), "a new token with a serial that was old before");
-        ages.observe(1, at(71));
-        ages.observe(1, at(82));
-        assert!(!ages.touch([3; 32], 0, 1, at(82)));
+        assert!(ages.touch([2; 32], 2, at(69)), "never used, 9 s old");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! As etcdutl does: keys with their revisions, compaction, leases, alarms, users and roles stay; the members are
 //! replaced by those of the flags, each of which restores the same file. Invariants: a directory that is not empty is
-//! never touched; the file is not trusted; memory is bounded by one batch. Not here: parsing flags (crate `ctl`).
+//! never touched, and after a failure an empty one is as it was; the file is not trusted; memory is bounded by one batch.
+//! Not here: parsing flags (crate `ctl`).
 
 use std::{
     fs::File,
@@ -107,19 +108,7 @@ pub fn restore(options: &Options, progress: Progress<'_>) -> Result<Restored, Re
         return Err(RestoreError::MarkWithoutBump);
     }
     let config = config(options)?;
-    let existed = check_empty(&options.data_dir)?;
-    let restored = fill(options, &config, progress);
-    if restored.is_err() {
-        // Was missing or empty, so all that is in it is ours.
-        let _ = std::fs::remove_dir_all(&options.data_dir);
-        if existed {
-            let _ = std::fs::create_dir(&options.data_dir);
-        }
-    }
-    restored
-}
-
-fn fill(options: &Options, config: &Config, progress: Progress<'_>) -> Result<Restored, RestoreError> {
+    check_empty(&options.data_dir)?;
     let path = &options.snapshot;
     let io_error = |source| RestoreError::Io { path: path.clone(), source };
     let file = File::open(path).map_err(io_error)?;
@@ -128,7 +117,7 @@ fn fill(options: &Options, config: &Config, progress: Progress<'_>) -> Result<Re
     }
     let source =
         Source { path, reader: Reader::open(file).map_err(|source| database(path, source))?, progress };
-    let bootstrap::Bootstrap { identity, members } = bootstrap::first_members(config);
+    let bootstrap::Bootstrap { identity, members } = bootstrap::first_members(&config);
     let mut state = NewState::create(&options.data_dir, identity, &members)?;
     let newest = source.records(&mut state)?;
     source.small(&mut state, newest, options)?;
@@ -153,12 +142,12 @@ fn config(options: &Options) -> Result<Config, RestoreError> {
     Ok(config)
 }
 
-/// Missing is as good as empty. Answers whether it is there.
-fn check_empty(data_dir: &Path) -> Result<bool, RestoreError> {
+/// Missing is as good as empty.
+fn check_empty(data_dir: &Path) -> Result<(), RestoreError> {
     let refused = || RestoreError::DataDir(data_dir.to_owned());
     match std::fs::read_dir(data_dir) {
-        Ok(mut entries) => entries.next().is_none().then_some(true).ok_or_else(refused),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Ok(mut entries) => entries.next().is_none().then_some(()).ok_or_else(refused),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(_) => Err(refused()),
     }
 }

@@ -1,6 +1,9 @@
 //! Snapshots that leave a member, and members that begin with one.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bolt::{Entry, Reader};
 use sha2::{Digest as _, Sha256};
@@ -10,6 +13,8 @@ use tokio_stream::StreamExt as _;
 use wire::etcdserverpb as pb;
 
 use super::one::{Member, config};
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Keys with several versions, a transaction, a deletion, a compaction, leases, a user.
 async fn filled() -> Member {
@@ -264,6 +269,101 @@ fn a_restore_that_is_stopped_leaves_an_empty_directory_empty() {
     options.skip_hash_check = true;
     assert!(matches!(restore(&options, &|_, _| false), Err(RestoreError::Interrupted)));
     assert_eq!(std::fs::read_dir(&data_dir).unwrap().count(), 0);
+}
+
+/// An etcd database without keys, with its hash.
+fn tiny() -> Vec<u8> {
+    let mut writer = bolt::Writer::new(std::io::Cursor::new(Vec::new())).unwrap();
+    writer.bucket(b"key").unwrap();
+    writer.put(b"\0\0\0\0\0\0\0\x02_\0\0\0\0\0\0\0\0", b"").unwrap();
+    let (file, _) = writer.finish().unwrap();
+    let mut bytes = file.into_inner();
+    let hash = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&hash);
+    bytes
+}
+
+#[test]
+fn a_failed_restore_leaves_a_directory_that_was_there_as_it_was() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, &tiny());
+    let data_dir = folder.path().join("data");
+    std::fs::create_dir(&data_dir).unwrap();
+    std::fs::set_permissions(&data_dir, std::fs::Permissions::from_mode(0o2750)).unwrap();
+    let state = || {
+        let found = std::fs::metadata(&data_dir).unwrap();
+        (found.ino(), found.mode(), std::fs::read_dir(&data_dir).unwrap().count())
+    };
+    let before = state();
+    let options = options(&path, "a", &data_dir, "http://127.0.0.1:2380");
+    for steps in 0..2 {
+        let left = std::cell::Cell::new(steps);
+        let progress = |_, _| left.replace(left.get().max(1) - 1) > 0;
+        assert!(matches!(restore(&options, &progress), Err(RestoreError::Interrupted)), "{steps} steps");
+        assert_eq!(state(), before, "{steps} steps");
+    }
+    restore(&options, &|_, _| true).unwrap();
+}
+
+/// Somebody starts a member on the directory while the file is being checked.
+#[test]
+fn a_restore_takes_nothing_from_a_member_that_has_locked_the_directory() {
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, &tiny());
+    let data_dir = folder.path().join("data");
+    let identity = replica::Identity { cluster_id: 1, member_id: 2 };
+    let holder = std::cell::RefCell::new(None);
+    let progress = |_, _| {
+        let make = || replica::NewState::create(&data_dir, identity, &[member_of(identity)]).unwrap();
+        holder.borrow_mut().get_or_insert_with(make);
+        true
+    };
+    let refused = restore(&options(&path, "a", &data_dir, "http://127.0.0.1:2380"), &progress);
+    assert!(matches!(refused, Err(RestoreError::Write(replica::StartError::Locked { .. }))), "{refused:?}");
+    let holder = holder.into_inner().expect("the directory was locked meanwhile");
+    assert_eq!(holder.finish().unwrap(), 1, "nothing of it is gone");
+    assert!(data_dir.join("member/identity").exists());
+}
+
+fn member_of(identity: replica::Identity) -> replica::Member {
+    replica::Member {
+        id: identity.member_id,
+        name: "other".into(),
+        peer_urls: vec!["http://127.0.0.1:1".into()],
+        client_urls: Vec::new(),
+        is_learner: false,
+    }
+}
+
+#[tokio::test]
+async fn clients_that_take_nothing_lose_their_snapshots_and_others_get_theirs() {
+    let member = Member::start_with(|config| config.snapshot_patience = Duration::from_millis(300)).await;
+    for number in 0..16 {
+        member.put(&format!("large{number}"), &"x".repeat(1 << 20)).await;
+    }
+    let open = async || {
+        let asked = member.client.maintenance.clone().snapshot(pb::SnapshotRequest {}).await;
+        asked.unwrap().into_inner()
+    };
+    // Each takes one message and then no more.
+    let mut stalled = Vec::new();
+    for _ in 0..3 {
+        let mut stream = tokio::time::timeout(PATIENCE, open()).await.expect("those before made room");
+        stream.next().await.unwrap().unwrap();
+        stalled.push(stream);
+    }
+    let whole = tokio::time::timeout(PATIENCE, snapshot(&member)).await.expect("those before made room");
+    assert!(whole.len() > 16 << 20);
+    for mut stream in stalled {
+        let end = loop {
+            if let Err(status) = stream.next().await.expect("not the end of a whole snapshot") {
+                break status;
+            }
+        };
+        assert_eq!(end.message(), "etcdserver: snapshot: the client took nothing for 300ms");
+    }
+    member.stop().await;
 }
 
 /// What --bump-revision and --mark-compacted are for: whoever watched before starts over.
