@@ -9,6 +9,8 @@ mod backup;
 mod codec;
 mod config;
 mod corruption;
+#[doc(hidden)]
+pub mod crash_suite;
 mod damage;
 mod data_dir;
 mod defragment;

@@ -155,7 +155,7 @@ impl LogStore {
         self.read_range(start, end, u64::MAX).await
     }
 
-    fn append_entries(
+    pub(crate) fn append_entries(
         &self,
         entries: impl IntoIterator<Item = RaftEntry>,
         done: impl FnOnce(io::Result<()>) + Send + 'static,

@@ -62,3 +62,47 @@ pub(crate) fn is(bug: Bug) -> bool {
 pub(crate) const fn is(_bug: Bug) -> bool {
     false
 }
+
+/// What the crash suite must find, and the number of states within which; at least thrice what it takes.
+#[cfg(any(test, feature = "planted"))]
+#[allow(unreachable_pub, reason = "the module is private without the feature")]
+pub const DISK_BUGS: [(Bug, u64); 12] = [
+    (Bug::PositionAlone, 5_000),
+    (Bug::PurgeAheadOfState, 5_000),
+    (Bug::VoteNotSaved, 5_000),
+    (Bug::RevisionLeftOut, 5_000),
+    (Bug::StateNamedFirst, 5_000),
+    (Bug::SmallFileNotSynced, 5_000),
+    (Bug::SmallFileNameNotSynced, 5_000),
+    (Bug::SnapshotNamedFirst, 10_000),
+    (Bug::StateRemovedFirst, 10_000),
+    (Bug::InstallNotSynced, 5_000),
+    (Bug::NeverDurable, 5_000),
+    (Bug::RestoreNamedFirst, 10_000),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crash_suite::{self, Finding, Report};
+
+    fn run(states: u64) -> Result<Report, Finding> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.unwrap().block_on(crash_suite::run(states, 1))
+    }
+
+    #[test]
+    fn the_crash_suite_finds_every_planted_bug() {
+        let mut missed = Vec::new();
+        for (bug, states) in DISK_BUGS {
+            plant(Some(bug));
+            let result = run(states);
+            plant(None);
+            match result {
+                Ok(report) => missed.push((bug, report)),
+                Err(finding) => println!("{bug:?}: {finding}"),
+            }
+        }
+        assert!(missed.is_empty(), "not found: {missed:?}");
+    }
+}

@@ -294,7 +294,7 @@ fn newest_voters(
 }
 
 /// The first entry of a new cluster's log: its members. The same bytes on every member.
-fn first_entry(members: &[Member]) -> Result<RaftEntry, StartError> {
+pub(crate) fn first_entry(members: &[Member]) -> Result<RaftEntry, StartError> {
     let payload = openraft::EntryPayload::Membership(first_membership(members)?);
     Ok(RaftEntry { log_id: log_id(0, 0), payload })
 }
@@ -348,7 +348,6 @@ pub(crate) struct Raised {
 }
 
 /// Opens a directory without serving anybody.
-#[cfg_attr(not(test), allow(dead_code, reason = "for the crash suite"))]
 pub(crate) async fn recover(config: &Config) -> Result<Raised, StartError> {
     let data_dir = Arc::new(lock(config).await?);
     let fresh = check_identity(&data_dir, config.identity)?;

@@ -1,6 +1,6 @@
 //! Bugs that the crash suite and the simulation must find: each is off until it is turned on for one thread.
 //!
-//! Always holds: outside `cfg(test)` and the feature `planted`, which only the simulation ever asks for, the answer is
+//! Always holds: outside `cfg(test)` and the feature `planted`, which only tests ever ask for, the answer is
 //! the constant `false`. Not here: the suite (crash_suite.rs).
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,23 +56,25 @@ pub(crate) fn with<T>(bug: Bug, work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// What the crash suite must find, and the number of states within which; about thrice what it takes.
+#[cfg(any(test, feature = "planted"))]
+#[allow(unreachable_pub, reason = "the module is private without the feature")]
+pub const BUGS: [(Bug, u64); 9] = [
+    (Bug::ChecksumNotSeeded, 2_000),
+    (Bug::AcknowledgeBeforeSync, 1_000),
+    (Bug::NameBeforeHeader, 1_000),
+    (Bug::DirectoryNotSynced, 1_000),
+    (Bug::RecycleUnordered, 2_000),
+    (Bug::StaleTailKept, 250_000),
+    (Bug::MarkTooEarly, 1_000),
+    (Bug::FoundNotSynced, 8_000),
+    (Bug::MarksIgnored, 8_000),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::crash_suite;
-
-    /// Bugs and the number of states within which each must be found; about thrice what it takes.
-    const BUGS: [(Bug, u64); 9] = [
-        (Bug::ChecksumNotSeeded, 2_000),
-        (Bug::AcknowledgeBeforeSync, 1_000),
-        (Bug::NameBeforeHeader, 1_000),
-        (Bug::DirectoryNotSynced, 1_000),
-        (Bug::RecycleUnordered, 2_000),
-        (Bug::StaleTailKept, 250_000),
-        (Bug::MarkTooEarly, 1_000),
-        (Bug::FoundNotSynced, 8_000),
-        (Bug::MarksIgnored, 8_000),
-    ];
 
     #[test]
     fn the_crash_suite_finds_every_planted_bug() {

@@ -46,6 +46,18 @@ pub struct Moment {
     pub pending: Vec<Pending>,
 }
 
+/// One way for a power cut to hit.
+#[derive(Clone, Copy)]
+enum Cut {
+    /// So many survive.
+    Prefix(usize),
+    Without(usize),
+    Alone(usize),
+    /// So many sectors of the last one.
+    Torn(usize),
+    Random,
+}
+
 impl Pending {
     /// The file whose sync makes this durable.
     pub fn file_of_data(&self) -> Option<usize> {
@@ -199,6 +211,55 @@ impl Moment {
             }
         }
         unique
+    }
+
+    /// What is new since the operation before, for disks with many pending changes: everything kept, all minus one, one
+    /// alone, the last write torn at each sector, a random subset, and after a sync or a promise (`prefixes`) every
+    /// prefix; after a change those were tried before. Of more than `count_max` a random choice, everything kept and
+    /// everything lost always among them.
+    pub fn cuts(&self, random: &mut Random, count_max: usize, prefixes: bool) -> Vec<Vec<Fate>> {
+        let count = self.pending.len();
+        let mut cuts = vec![Cut::Prefix(count)];
+        if count > 0 {
+            cuts.push(Cut::Prefix(0));
+            cuts.push(Cut::Random);
+            if prefixes {
+                cuts.extend((1..count).map(Cut::Prefix));
+            }
+            if count > 1 {
+                cuts.extend((0..count - 1).map(Cut::Without));
+                cuts.extend((1..count).map(Cut::Alone));
+            }
+            let sectors = self.pending.last().map_or(0, Pending::sector_count);
+            cuts.extend((1..sectors).map(Cut::Torn));
+        }
+        let always = cuts.len().min(2);
+        while cuts.len() > count_max.max(always) {
+            let dropped = always as u64 + random.below((cuts.len() - always) as u64);
+            cuts.swap_remove(dropped as usize);
+        }
+        cuts.into_iter().map(|cut| self.fates_of(cut, random)).collect()
+    }
+
+    fn fates_of(&self, cut: Cut, random: &mut Random) -> Vec<Fate> {
+        let count = self.pending.len();
+        let choose = |kept: &dyn Fn(usize) -> bool| -> Vec<Fate> {
+            (0..count).map(|at| if kept(at) { Fate::Kept } else { Fate::Lost }).collect()
+        };
+        match cut {
+            Cut::Prefix(length) => choose(&|at| at < length),
+            Cut::Without(one) => choose(&|at| at != one),
+            Cut::Alone(one) => choose(&|at| at == one),
+            Cut::Random => self.pending.iter().map(|pending| random.fate(pending)).collect(),
+            Cut::Torn(sectors_kept) => {
+                let mut fates = choose(&|_| true);
+                if let (Some(last), Some(pending)) = (fates.last_mut(), self.pending.last()) {
+                    let kept = (0..pending.sector_count()).map(|sector| sector < sectors_kept);
+                    *last = Fate::Sectors(kept.collect());
+                }
+                fates
+            }
+        }
     }
 
     /// A sample for disks with many pending changes: nothing, everything, then prefixes that end in a torn write and
