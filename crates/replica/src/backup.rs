@@ -114,7 +114,6 @@ impl NewState {
     }
 
     /// On a disk that is no file system: nothing is looked at before, nothing is taken away after a failure.
-    #[allow(dead_code, reason = "crash tests make one on a simulated disk")]
     pub(crate) fn create_on(
         disk: Arc<dyn Disk>,
         path: &Path,

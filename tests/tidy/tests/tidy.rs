@@ -122,7 +122,8 @@ fn only_the_simulation_and_the_crash_suite_ask_for_planted_bugs() {
     for path in tracked("Cargo.toml") {
         let text = fs::read_to_string(&path).unwrap();
         let asks = text.lines().filter(|line| !line.starts_with('#') && line.contains("planted"));
-        let owner = ["tests/simulation/", "tests/crash/"].iter().any(|owner| relative(&path).starts_with(owner));
+        let owner =
+            ["tests/simulation/", "tests/crash/"].iter().any(|owner| relative(&path).starts_with(owner));
         for line in asks.filter(|line| !owner && *line != "planted = []") {
             problems.push(format!("{}: {line}", relative(&path)));
         }
