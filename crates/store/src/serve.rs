@@ -162,8 +162,8 @@ async fn accept(front: Arc<Front>, listener: Listener) {
 }
 
 async fn connection(front: Arc<Front>, stream: Stream, peer: String, security: Security, scope: Scope) {
-    if let Err(error) = stream.set_nodelay() {
-        tracing::debug!(%error, %peer, "no delay not set");
+    if let Err(error) = stream.prepare() {
+        tracing::debug!(%error, %peer, "options of a socket not set");
     }
     let is_tls = match security {
         Security::Plain => false,

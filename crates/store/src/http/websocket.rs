@@ -3,11 +3,18 @@
 //! For browsers and others that cannot stream requests over plain HTTP. A call that takes one request takes the first
 //! message. The token comes as the subprotocol `Bearer, TOKEN` or in the cookie `token`, because browsers cannot set
 //! headers here. When either side is done, so is the connection. Pages that `--cors` does not list are refused.
+//! A client that answers no ping for two intervals, or takes nothing for one, is gone: nothing is kept for it.
 //! Source: github.com/tmc/grpc-websocket-proxy, which etcd wraps around its gateway. Not here: what JSON means.
+
+use std::{
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -15,12 +22,16 @@ use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use prost_reflect::MethodDescriptor;
 use sha1::{Digest as _, Sha1};
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::mpsc,
+    time::{self, Instant, MissedTickBehavior},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Message,
+        Error, Message,
         protocol::{Role, WebSocketConfig},
     },
 };
@@ -37,7 +48,8 @@ const REQUESTS_AHEAD: usize = 16;
 /// What the key of a handshake is joined with. Source: RFC 6455, section 1.3.
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+/// How often the client is asked whether it is there, and how long it may take to take a message.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Whether the client asks for a websocket.
 pub(super) fn is_asked_for<B>(request: &Request<B>) -> bool {
@@ -121,62 +133,116 @@ async fn converse(
     let limit = Some(gateway.body_size_bytes_max());
     let config = WebSocketConfig::default().max_message_size(limit).max_frame_size(limit);
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-    let (mut sink, mut source) = socket.split();
     let (requests, taken) = mpsc::channel(REQUESTS_AHEAD);
-    let failure = tokio::select! {
-        failure = read(&method, &mut source, requests) => failure,
-        () = tell(gateway, &method, token, taken, &mut sink) => None,
-    };
-    if let Some(status) = failure {
-        // The client may be gone.
-        drop(sink.send(Message::text(gateway::error_body(&status).to_string())).await);
-    }
-    drop(sink.close().await);
+    let frames =
+        ReceiverStream::new(taken).map(|frames| Ok::<_, std::convert::Infallible>(Frame::data(frames)));
+    let answers = stream::once(gateway.start(&method, StreamBody::new(frames), token)).flatten();
+    exchange(&method, socket, requests, answers).await;
 }
 
-/// Passes the client's requests on. Ends when the client does, or with what is wrong about a request.
+/// Passes messages both ways until either side is done or the client is gone.
+async fn exchange<S>(
+    method: &MethodDescriptor,
+    socket: WebSocketStream<S>,
+    requests: mpsc::Sender<Bytes>,
+    answers: impl Stream<Item = Bytes>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sink, mut source) = socket.split();
+    let heard = AtomicBool::new(true);
+    let end = tokio::select! {
+        end = read(method, &mut source, requests, &heard) => end,
+        end = tell(answers, &mut sink, &heard) => end,
+    };
+    match end {
+        End::Done => {}
+        End::Failed(status) => {
+            let text = gateway::error_body(&status).to_string();
+            if send(&mut sink, Message::text(text)).await.is_err() {
+                return;
+            }
+        }
+        End::Gone => return,
+    }
+    // The client may be gone by now; the socket is closed anyway.
+    drop(time::timeout(PING_INTERVAL, sink.close()).await);
+}
+
+/// How a conversation ended.
+enum End {
+    Done,
+    /// What is wrong about a request.
+    Failed(Status),
+    /// Nobody is there to be told anything.
+    Gone,
+}
+
+/// Passes the client's requests on, until it ends.
 async fn read(
     method: &MethodDescriptor,
-    source: &mut futures_util::stream::SplitStream<Socket>,
+    source: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
     requests: mpsc::Sender<Bytes>,
-) -> Option<Status> {
+    heard: &AtomicBool,
+) -> End {
     let mut requests = Some(requests);
     while let Some(Ok(message)) = source.next().await {
+        heard.store(true, Relaxed);
         let text = match message {
             Message::Text(text) => Bytes::from(text),
             Message::Binary(bytes) => bytes,
-            Message::Close(_) => return None,
+            Message::Close(_) => return End::Done,
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
         };
         let Some(sender) = &requests else { continue };
         match gateway::messages(method, &text) {
             // Whoever takes them is done, and will say so.
             Ok(frames) => drop(sender.send(frames).await),
-            Err(status) => return Some(status),
+            Err(status) => return End::Failed(status),
         }
         if !method.is_client_streaming() {
             requests = None;
         }
     }
-    None
+    End::Done
 }
 
-/// Makes the call and sends what it answers.
+/// Sends the answers, and asks in between whether the client is there.
 async fn tell(
-    gateway: &Gateway,
-    method: &MethodDescriptor,
-    token: Option<HeaderValue>,
-    requests: mpsc::Receiver<Bytes>,
-    sink: &mut futures_util::stream::SplitSink<Socket, Message>,
-) {
-    let frames =
-        ReceiverStream::new(requests).map(|frames| Ok::<_, std::convert::Infallible>(Frame::data(frames)));
-    let mut answers = gateway.start(method, StreamBody::new(frames), token).await;
-    while let Some(line) = answers.next().await {
-        let text = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
-        if sink.send(Message::text(text)).await.is_err() {
-            return;
+    answers: impl Stream<Item = Bytes>,
+    sink: &mut (impl Sink<Message, Error = Error> + Unpin),
+    heard: &AtomicBool,
+) -> End {
+    let mut answers = pin!(answers);
+    let mut pings = time::interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let message = tokio::select! {
+            line = answers.next() => match line {
+                Some(line) => Message::text(String::from_utf8_lossy(line.trim_ascii_end()).into_owned()),
+                None => return End::Done,
+            },
+            _ = pings.tick() => match heard.swap(false, Relaxed) {
+                true => Message::Ping(Bytes::new()),
+                false => return End::Gone,
+            },
+        };
+        if send(sink, message).await.is_err() {
+            return End::Gone;
         }
+    }
+}
+
+/// Nobody takes this message.
+struct NotTaken;
+
+async fn send(
+    sink: &mut (impl Sink<Message, Error = Error> + Unpin),
+    message: Message,
+) -> Result<(), NotTaken> {
+    match time::timeout(PING_INTERVAL, sink.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(NotTaken),
     }
 }
 
@@ -198,5 +264,51 @@ mod tests {
         assert_eq!(token(Some("Bearer,t.1"), &cookie).unwrap(), "c.2");
         assert_eq!(token(Some("chat"), &none), None);
         assert_eq!(token(None, &none), None);
+    }
+
+    fn watch() -> MethodDescriptor {
+        let pool = crate::metrics::POOL.as_ref().unwrap();
+        let service = pool.get_service_by_name("etcdserverpb.Watch").unwrap();
+        service.methods().next().unwrap()
+    }
+
+    /// A watch without events over a websocket; ends when the server has dropped the watch.
+    async fn idle(server: tokio::io::DuplexStream) {
+        let socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+        let (requests, mut taken) = mpsc::channel(1);
+        exchange(&watch(), socket, requests, stream::pending()).await;
+        assert!(taken.recv().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_vanished_is_dropped_after_two_unanswered_pings() {
+        let (server, _client) = tokio::io::duplex(1 << 16);
+        let begin = Instant::now();
+        idle(server).await;
+        assert_eq!(begin.elapsed(), 2 * PING_INTERVAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_client_that_answers_pings_stays() {
+        let (server, client) = tokio::io::duplex(1 << 16);
+        let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        // Reading answers pings.
+        let answering = async { while let Some(Ok(_)) = client.next().await {} };
+        let day = Duration::from_secs(24 * 3600);
+        tokio::select! {
+            () = idle(server) => panic!("dropped a client that answers"),
+            () = answering => panic!("closed by the server"),
+            () = time::sleep(day) => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_dropped() {
+        let (server, _client) = tokio::io::duplex(16);
+        let socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+        let (requests, _taken) = mpsc::channel(1);
+        let begin = Instant::now();
+        exchange(&watch(), socket, requests, stream::repeat(Bytes::from_static(b"an event"))).await;
+        assert_eq!(begin.elapsed(), PING_INTERVAL);
     }
 }

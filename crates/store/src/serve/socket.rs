@@ -1,6 +1,6 @@
 //! Addresses that are listened on: TCP ports and socket files, and the connections that come in there.
 //!
-//! Invariants: each place is bound once. One port serves TLS and plain connections when both kinds of URL name it: the first
+//! Invariants: each place is bound once. A client whose machine or network is gone is noticed, whatever it speaks. One port serves TLS and plain connections when both kinds of URL name it: the first
 //! byte of a connection tells which it is.
 //! Not here: what is spoken (serve.rs).
 
@@ -10,8 +10,10 @@ use std::{
     path::Path,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream, UnixStream},
@@ -27,6 +29,11 @@ use crate::{
 
 /// Connections that wait to be accepted. Source: Go takes the system's, which is 4096 on Linux.
 const BACKLOG: u32 = 4096;
+/// How long a connection is silent before the client's machine is asked whether it still knows it, and the pause between
+/// questions. Source: Go's net, whose listeners etcd uses.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Questions without an answer after which the connection is over.
+const KEEPALIVE_QUESTIONS: u32 = 9;
 /// How a TLS connection begins: the record type of a handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -134,11 +141,16 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    pub(super) fn set_nodelay(&self) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.set_nodelay(true),
-            Stream::File(_) => Ok(()),
-        }
+    /// Small answers go out at once, and a client that vanished is noticed. Streams over HTTP/1.1 have nothing else that
+    /// would end them: they may be silent for as long as nothing happens.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        let Stream::Tcp(stream) = self else { return Ok(()) };
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_INTERVAL)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_QUESTIONS);
+        SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
+        stream.set_nodelay(true)
     }
 
     /// Whether the client begins with TLS; waits for its first byte. A socket file cannot be asked: see
@@ -194,5 +206,27 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_machine_of_a_silent_client_is_asked_whether_it_is_still_there() {
+        let urls: [Url; 1] = ["http://127.0.0.1:0".parse().unwrap()];
+        let options = SocketOptions::default();
+        let listener = Listener::bind_all(&urls, Scope::Everything, options).await.unwrap().pop().unwrap();
+        let client = TcpStream::connect(("127.0.0.1", listener.urls[0].port().unwrap())).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer, client.local_addr().unwrap().to_string());
+        stream.prepare().unwrap();
+        let Stream::Tcp(stream) = &stream else { panic!("a TCP port gives TCP connections") };
+        let socket = SockRef::from(stream);
+        assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_QUESTIONS);
     }
 }
