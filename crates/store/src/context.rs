@@ -98,10 +98,6 @@ impl Context {
         self.gate.revision()
     }
 
-    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.leadership.clone()
-    }
-
     pub(crate) fn has_leader(&self) -> bool {
         self.leadership.borrow().leader.is_some()
     }

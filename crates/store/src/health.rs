@@ -1,8 +1,12 @@
-//! The standard gRPC health service: serving while a leader is known and this member takes part.
+//! The standard gRPC health service: a server that answers is serving.
+//!
+//! As in etcd 3.5 and 3.6, a lost leader or quorum changes nothing here: clients take a connection away from a server that
+//! says NOT_SERVING, and one without a leader still answers serializable reads and may be the first to have one again.
+//! Whether requests would succeed is told by `/readyz` and `/health` (http/probes.rs).
 
 use std::{pin::Pin, sync::Arc};
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 use wire::healthpb::{self as pb, health_check_response::ServingStatus, health_server::Health};
 
@@ -13,11 +17,11 @@ pub(crate) struct HealthService {
     pub context: Arc<Context>,
 }
 
-impl HealthService {
-    fn now(&self) -> pb::HealthCheckResponse {
-        let status =
-            if self.context.has_leader() { ServingStatus::Serving } else { ServingStatus::NotServing };
-        pb::HealthCheckResponse { status: status.into() }
+/// Only the server as a whole has a name here: none.
+fn status(request: &Request<pb::HealthCheckRequest>) -> ServingStatus {
+    match request.get_ref().service.is_empty() {
+        true => ServingStatus::Serving,
+        false => ServingStatus::ServiceUnknown,
     }
 }
 
@@ -29,40 +33,24 @@ impl Health for HealthService {
         &self,
         request: Request<pb::HealthCheckRequest>,
     ) -> Result<Response<pb::HealthCheckResponse>, Status> {
-        if !request.get_ref().service.is_empty() {
-            return Err(Status::not_found("unknown service"));
-        }
         self.context.admit(&request, Learner::Refuses)?;
-        Ok(Response::new(self.now()))
+        match status(&request) {
+            ServingStatus::Serving => {
+                Ok(Response::new(pb::HealthCheckResponse { status: ServingStatus::Serving.into() }))
+            }
+            _ => Err(Status::not_found("unknown service")),
+        }
     }
 
-    /// The state now and after each change; an unknown service is told so once and may become known.
+    /// The state, which never changes, until the client or the server ends.
     async fn watch(
         &self,
         request: Request<pb::HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        if !request.get_ref().service.is_empty() {
-            let unknown = pb::HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
-            return Ok(Response::new(Box::pin(stream::iter([Ok(unknown)]))));
-        }
         self.context.admit(&request, Learner::Refuses)?;
-        let (service, leadership) = (self.clone(), self.context.leadership());
-        let changes = stream::unfold((leadership, None), move |(mut leadership, told)| {
-            let service = service.clone();
-            async move {
-                loop {
-                    let now = service.now();
-                    if told != Some(now.status) {
-                        let status = now.status;
-                        return Some((Ok(now), (leadership, Some(status))));
-                    }
-                    tokio::select! {
-                        changed = leadership.changed() => if changed.is_err() { return None },
-                        () = service.context.shutdown.cancelled() => return None,
-                    }
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(changes)))
+        let now = pb::HealthCheckResponse { status: status(&request).into() };
+        let end = self.context.shutdown.clone().cancelled_owned();
+        let told = stream::iter([Ok(now)]).chain(stream::pending()).take_until(end);
+        Ok(Response::new(Box::pin(told)))
     }
 }
