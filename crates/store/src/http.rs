@@ -63,20 +63,22 @@ impl HttpService {
     async fn route(&self, request: Request<Incoming>, scope: Scope) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let query = request.uri().query().unwrap_or_default().to_owned();
-        let get = matches!(*request.method(), Method::GET | Method::HEAD);
+        let get = *request.method() == Method::GET;
+        let is_probe = ["/livez", "/readyz"].iter().any(|root| {
+            path.strip_prefix(root).is_some_and(|below| below.is_empty() || below.starts_with('/'))
+        });
         match path.as_str() {
-            "/health" | "/livez" | "/readyz" | "/metrics" | "/version" if !get => not_allowed("GET"),
+            "/health" | "/version" if !get => not_allowed("GET"),
+            _ if is_probe && !get => not_allowed("GET"),
             "/health" => probes::health(&self.own, &query).await,
             "/metrics" => {
                 let kind = "text/plain; version=0.0.4; charset=utf-8";
                 answer(StatusCode::OK, kind, metrics::render(&self.own))
             }
-            _ if path == "/livez" || path.starts_with("/livez/") => {
+            _ if is_probe && path.starts_with("/livez") => {
                 probes::checks(&self.own, probes::LIVE, "/livez", &path, &query).await
             }
-            _ if path == "/readyz" || path.starts_with("/readyz/") => {
-                probes::checks(&self.own, probes::READY, "/readyz", &path, &query).await
-            }
+            _ if is_probe => probes::checks(&self.own, probes::READY, "/readyz", &path, &query).await,
             _ if scope == Scope::Metrics => not_found(),
             _ if path.starts_with("/debug/") && self.own.context.config.debug => match get {
                 true => debug::debug(&self.own, &path),
@@ -87,11 +89,9 @@ impl HttpService {
                 if websocket::is_asked_for(&request) {
                     return self.open_websocket(request, &path);
                 }
-                match *request.method() {
-                    Method::POST => self.gateway.answer(&path, request).await,
-                    _ => not_allowed("POST"),
-                }
+                self.gateway.answer(&path, request).await
             }
+            "/v3" | "/v3beta" => moved(&format!("{path}/")),
             _ => not_found(),
         }
     }
@@ -127,13 +127,28 @@ fn answer(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Res
     response
 }
 
+/// A text that no browser takes for something else.
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = answer(status, "text/plain; charset=utf-8", text);
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
 fn not_found() -> Response<Body> {
-    answer(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n")
+    plain(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 fn not_allowed(allowed: &'static str) -> Response<Body> {
-    let mut response =
-        answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "Method Not Allowed\n");
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+fn moved(place: &str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    if let Ok(place) = HeaderValue::from_str(place) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
     response
 }

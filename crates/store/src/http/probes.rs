@@ -6,10 +6,8 @@ use http::{Response, StatusCode};
 use mvcc::{AlarmKind, KeyRange, RangeQuery};
 use tonic::body::Body;
 
-use super::answer;
+use super::{answer, plain};
 use crate::{context::Own, maintenance::alarm_name, status};
-
-const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// One thing to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,11 +87,17 @@ pub(super) async fn health(own: &Own, query: &str) -> Response<Body> {
     };
     counter.fetch_add(1, Relaxed);
     let health = if failure.is_none() { "true" } else { "false" };
+    let is_healthy = failure.is_none();
     let text = serde_json::json!({ "health": health, "reason": failure.unwrap_or_default() });
-    answer(status, "application/json", text.to_string())
+    match is_healthy {
+        // Go guesses this from the body.
+        true => answer(status, "text/plain; charset=utf-8", text.to_string()),
+        false => plain(status, format!("{text}\n")),
+    }
 }
 
-/// `/livez`, `/readyz` and one path per check below them.
+/// `/livez`, `/readyz` and one path per check below them. Checks that are excluded are not run and not told, names that
+/// are no checks are ignored. etcd tells the checks in random order.
 pub(super) async fn checks(
     own: &Own,
     list: &'static [Check],
@@ -101,38 +105,35 @@ pub(super) async fn checks(
     path: &str,
     query: &str,
 ) -> Response<Body> {
-    let one = path.strip_prefix(root).unwrap_or_default().trim_start_matches('/');
-    let wanted: Vec<Check> =
-        list.iter().copied().filter(|check| one.is_empty() || check.name() == one).collect();
-    if wanted.is_empty() {
+    let one = path.strip_prefix(root).unwrap_or_default().strip_prefix('/');
+    let mut wanted =
+        list.iter().copied().filter(|check| one.is_none_or(|one| check.name() == one)).peekable();
+    if wanted.peek().is_none() {
         return super::not_found();
     }
     let excluded: Vec<&str> = values(query, "exclude").collect();
     let mut text = String::new();
     let mut failed = false;
-    for check in wanted {
+    for check in wanted.filter(|check| !excluded.contains(&check.name())) {
         let name = check.name();
         // Writing to a String cannot fail.
-        let _ = if excluded.contains(&name) {
-            writeln!(text, "[+]{name} excluded: ok")
-        } else {
-            match check.run(own).await {
-                Ok(()) => writeln!(text, "[+]{name} ok"),
-                Err(reason) => {
-                    failed = true;
-                    writeln!(text, "[-]{name} failed: {reason}")
-                }
+        let _ = match check.run(own).await {
+            Ok(()) => writeln!(text, "[+]{name} ok"),
+            Err(reason) => {
+                failed = true;
+                writeln!(text, "[-]{name} failed: {reason}")
             }
         };
     }
     if failed {
-        return answer(StatusCode::SERVICE_UNAVAILABLE, PLAIN, text);
+        text.push('\n');
+        return plain(StatusCode::SERVICE_UNAVAILABLE, text);
     }
     if !query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")) {
         text.clear();
     }
     text.push_str("ok\n");
-    answer(StatusCode::OK, PLAIN, text)
+    plain(StatusCode::OK, text)
 }
 
 /// The values of a query parameter, which may come several times.
