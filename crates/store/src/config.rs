@@ -106,6 +106,8 @@ pub struct Config {
     pub txn_operations_max: usize,
     pub request_size_bytes_max: usize,
     pub concurrent_streams_max: u32,
+    /// Least time between a client's pings during a call; 0 is five minutes.
+    pub keepalive_min_time: Duration,
     pub keepalive_interval: Option<Duration>,
     pub keepalive_timeout: Duration,
     pub watch_progress_interval: Duration,
@@ -218,6 +220,7 @@ impl Config {
             txn_operations_max: 128,
             request_size_bytes_max: REQUEST_SIZE_BYTES_MAX_DEFAULT,
             concurrent_streams_max: u32::MAX,
+            keepalive_min_time: Duration::from_secs(5),
             keepalive_interval: Some(Duration::from_secs(2 * 3600)),
             keepalive_timeout: Duration::from_secs(20),
             watch_progress_interval: Duration::from_secs(600),
@@ -357,6 +360,7 @@ impl Config {
         self.txn_operations_max = number(flags, "max-txn-ops")?;
         self.request_size_bytes_max = number(flags, "max-request-bytes")?;
         self.concurrent_streams_max = number(flags, "max-concurrent-streams")?;
+        self.keepalive_min_time = duration(flags, "grpc-keepalive-min-time")?;
         self.keepalive_interval =
             Some(duration(flags, "grpc-keepalive-interval")?).filter(|time| !time.is_zero());
         self.keepalive_timeout = duration(flags, "grpc-keepalive-timeout")?;

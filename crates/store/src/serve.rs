@@ -5,6 +5,7 @@
 
 mod authority;
 mod metered;
+mod pings;
 mod socket;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -31,6 +32,7 @@ use crate::{
     serve::{
         authority::Readable,
         metered::Metered,
+        pings::Enforced,
         socket::{Security, Stream},
     },
     services::Services,
@@ -206,6 +208,7 @@ where
         let (front, secured) = (handler.clone(), secured.clone());
         async move { Ok::<_, Infallible>(front.answer(request, secured, scope).await) }
     });
+    let stream = Enforced::new(stream, front.context.config.keepalive_min_time);
     let connection =
         front.builder.serve_connection_with_upgrades(TokioIo::new(Readable::new(stream)), service);
     tokio::pin!(connection);

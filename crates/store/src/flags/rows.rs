@@ -35,7 +35,7 @@ rows! {
     Value Honoured "max-txn-ops" "128" "Most operations in one transaction.";
     Value Honoured "max-request-bytes" "1572864" "Largest request, in bytes.";
     Value Honoured "max-concurrent-streams" "4294967295" "Most requests at a time on one connection.";
-    Value Ignored "grpc-keepalive-min-time" "5s" "Least time between a client's pings.";
+    Value Honoured "grpc-keepalive-min-time" "5s" "Least time between a client's pings; more of them end its connection.";
     Value Honoured "grpc-keepalive-interval" "2h" "Time between pings to a silent client; 0 means none.";
     Value Honoured "grpc-keepalive-timeout" "20s" "Wait for the answer to such a ping.";
     Switch Honoured "socket-reuse-port" "false" "Let other processes listen on the same ports.";

@@ -191,3 +191,28 @@ async fn http_is_answered_only_under_an_allowed_name() {
     member.put("k", "v").await;
     member.stop().await;
 }
+
+#[tokio::test]
+async fn a_client_that_pings_too_often_is_told_to_calm_down() {
+    let member = Member::start().await;
+    let url = &member.store().client_urls()[0];
+    let mut stream = TcpStream::connect((url.host().unwrap(), url.port().unwrap())).await.unwrap();
+    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    let begin =
+        [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0], &ping.repeat(3)].concat();
+    stream.write_all(&begin).await.unwrap();
+    let mut told = Vec::new();
+    let mut chunk = [0; 4096];
+    let answered = |told: &[u8]| told.windows(8).filter(|part| *part == [1, 2, 3, 4, 5, 6, 7, 8]).count();
+    while answered(&told) < 3 {
+        let count = timeout(PATIENCE, stream.read(&mut chunk)).await.unwrap().unwrap();
+        assert!(count > 0, "three pings are answered");
+        told.extend_from_slice(&chunk[..count]);
+    }
+    told.clear();
+    stream.write_all(&ping).await.unwrap();
+    timeout(PATIENCE, stream.read_to_end(&mut told)).await.unwrap().unwrap();
+    let calm = [&[0, 0, 22, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11][..], b"too_many_pings"].concat();
+    assert!(told.ends_with(&calm), "{told:?}");
+    member.stop().await;
+}
