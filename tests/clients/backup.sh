@@ -24,13 +24,15 @@ serve() { # DATA_DIR PROGRAM...
   fail "$1 did not start on $data"
 }
 
-# All that a client sees: every pair with its revisions now and at an old revision, leases, users, roles.
+# All that a client sees: every pair with its revisions now and at an old revision, leases, hashes of history, users,
+# roles.
 seen() {
   ctl get "" --from-key -w fields | grep -vE '^"(ClusterID|MemberID|RaftTerm)"'
   ctl get "" --from-key --rev="$old" -w fields | grep -E '^"(Key|Value|CreateRevision|ModRevision|Version|Lease|Count)"'
   { ctl get k1 --rev=2 2>&1 || true; } | grep -o 'required revision has been compacted'
   ctl lease list | sort
   ctl lease timetolive "$lease" --keys | sed 's/remaining([0-9]*s)//'
+  for revision in 0 "$old" 45 40; do ctl endpoint hashkv --rev="$revision" | cut -d, -f2; done
   ctl user get ada; ctl role get reader; ctl auth status | grep -v '^$'
 }
 compare() { diff "$work/first" "$work/now" || fail "$1 shows something else"; echo "backup: $1 shows the same"; }
