@@ -13,12 +13,14 @@ pub(crate) struct Compaction {
     pub(crate) scheduled: i64,
     /// The garbage of this revision is gone physically.
     pub(crate) finished: i64,
+    /// Removed since this process has the state.
+    pub(crate) rows_dropped: u64,
     pass: Option<Pass>,
 }
 
 impl Default for Compaction {
     fn default() -> Compaction {
-        Compaction { scheduled: NEVER_COMPACTED, finished: NEVER_COMPACTED, pass: None }
+        Compaction { scheduled: NEVER_COMPACTED, finished: NEVER_COMPACTED, rows_dropped: 0, pass: None }
     }
 }
 
@@ -56,10 +58,13 @@ impl Space {
         let revision = self.compaction.scheduled;
         let pass = self.compaction.pass.take().unwrap_or_else(|| Pass { revision, next_key: Box::default() });
         let (sizes, unflushed) = (&mut self.sizes, &mut self.unflushed);
+        let mut rows_dropped = 0;
         let next = self.index.compact(pass.revision, &pass.next_key, work_max.max(1), |state| {
             sizes.dropped(state);
             unflushed.delete(state.revision);
+            rows_dropped += 1;
         });
+        self.compaction.rows_dropped += rows_dropped;
         match next {
             Some(next_key) => {
                 self.compaction.pass = Some(Pass { next_key, ..pass });

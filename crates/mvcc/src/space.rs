@@ -82,6 +82,7 @@ impl Space {
         };
         self.live_hash = self.live_hash.wrapping_add(mix(revision, encoded.checksum));
         self.sizes.added(encoded.bytes.len());
+        self.sizes.put_bytes += (key.len() + value.len()) as u64;
         self.unflushed.push(revision, encoded.bytes);
         let replaced = replaced.map(|state| state.revision).filter(|before| before.main < revision.main);
         self.note(Event { kind: EventKind::Put, kv: encoded.kv, replaced });
@@ -224,6 +225,8 @@ pub(crate) struct Sizes {
     pub(crate) live_bytes: u64,
     /// In the state file or on the way there.
     pub(crate) allocated_bytes: u64,
+    /// Keys and values put since this process has the state; never shrinks.
+    pub(crate) put_bytes: u64,
     compact_revision: i64,
     /// Bytes that become unreachable when the compact revision reaches the first number; ascending.
     unreachable_from: VecDeque<(i64, u64)>,

@@ -266,6 +266,16 @@ impl Store {
         self.space.compaction.finished
     }
 
+    /// Records that compactions removed since this process has the state.
+    pub fn rows_compacted(&self) -> u64 {
+        self.space.compaction.rows_dropped
+    }
+
+    /// Keys and values that were put since this process has the state, in bytes.
+    pub fn put_size_bytes(&self) -> u64 {
+        self.space.sizes.put_bytes
+    }
+
     /// Whether garbage of the last compaction is still there physically.
     pub fn compaction_pending(&self) -> bool {
         self.space.compaction_pending()

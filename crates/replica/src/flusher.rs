@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mvcc::Row;
 use parking_lot::Mutex;
@@ -17,12 +17,18 @@ use tokio::time::Instant;
 
 use crate::fatal::{Fatal, FatalReason};
 use crate::histogram::Histogram;
+use crate::metrics::CompactionMetrics;
 use crate::raft_types::next_index;
 use crate::scrub::{ScrubCounters, ScrubPace, Scrubber};
 use crate::state::State;
 use crate::state_file::{Position, StateFile};
 use crate::surroundings::{Latency, Surroundings, Threads};
 
+/// Bounds in seconds; etcd has them in milliseconds. Source: etcd server/storage/mvcc/metrics.go.
+const PAUSE_BUCKETS_S: [f64; 12] =
+    [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048];
+const PASS_BUCKETS_S: [f64; 14] =
+    [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6, 819.2];
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 const DURABLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Unflushed bytes at which the flusher does not wait for its interval.
@@ -64,6 +70,37 @@ pub(crate) struct Counters {
     pub durable_commit: Histogram,
     pub rows: AtomicU64,
     pub scrub: ScrubCounters,
+    pub compaction: CompactionCounters,
+}
+
+/// See `CompactionMetrics`.
+pub(crate) struct CompactionCounters {
+    rows: AtomicU64,
+    last_unix_s: AtomicU64,
+    pauses: Histogram,
+    passes: Histogram,
+}
+
+impl Default for CompactionCounters {
+    fn default() -> CompactionCounters {
+        CompactionCounters {
+            rows: AtomicU64::new(0),
+            last_unix_s: AtomicU64::new(0),
+            pauses: Histogram::new(&PAUSE_BUCKETS_S),
+            passes: Histogram::new(&PASS_BUCKETS_S),
+        }
+    }
+}
+
+impl CompactionCounters {
+    pub(crate) fn metrics(&self) -> CompactionMetrics {
+        CompactionMetrics {
+            rows: self.rows.load(Ordering::Relaxed),
+            last_unix_s: self.last_unix_s.load(Ordering::Relaxed),
+            pauses: self.pauses.durations(),
+            passes: self.passes.durations(),
+        }
+    }
 }
 
 impl Default for Counters {
@@ -72,6 +109,7 @@ impl Default for Counters {
             commit: Histogram::new(&wal::FSYNC_BUCKETS_S),
             durable_commit: Histogram::new(&wal::FSYNC_BUCKETS_S),
             rows: AtomicU64::new(0),
+            compaction: CompactionCounters::default(),
             scrub: ScrubCounters::default(),
         }
     }
@@ -282,14 +320,24 @@ impl Work {
     /// One slice. `true` if there is more to do.
     fn compact(&mut self) -> bool {
         let keys_max = self.pace.compact_keys_max;
-        let (more, finished, sizes) = self.state.change(|core| {
+        let slice_began = Instant::now();
+        let (more, finished, sizes, rows) = self.state.change(|core| {
+            let before = core.store.rows_compacted();
             let more = core.store.compact_step(keys_max);
             let sizes = (core.store.size_bytes_allocated(), core.store.size_bytes_in_use());
-            (more, core.store.compacted_physically(), sizes)
+            (more, core.store.compacted_physically(), sizes, core.store.rows_compacted() - before)
         });
-        let began = *self.compaction_began.get_or_insert_with(Instant::now);
+        let began = *self.compaction_began.get_or_insert(slice_began);
         let ended = finished > self.compacted;
+        let counters = &self.handle.counters.compaction;
+        if more || ended {
+            counters.rows.fetch_add(rows, Ordering::Relaxed);
+            counters.pauses.observe(slice_began.elapsed());
+        }
         if ended {
+            counters.passes.observe(began.elapsed());
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            counters.last_unix_s.store(now, Ordering::Relaxed);
             // etcd's words, which its tools and tests wait for.
             tracing::info!(
                 "compact-revision" = finished,

@@ -377,6 +377,7 @@ impl Inner {
             state_commit: flusher.commit.durations(),
             state_durable_commit: flusher.durable_commit.durations(),
             state_rows: load(&flusher.rows),
+            compaction: flusher.compaction.metrics(),
             state_damage_found: self.state.damage.found(),
             scrub_passes: load(&flusher.scrub.passes),
             scrub_size_bytes: load(&flusher.scrub.size_bytes),

@@ -61,7 +61,7 @@ pub use ids::{cluster_id, member_id};
 pub use leadership::Leadership;
 pub use leases::LeaseRemaining;
 pub use membership::MembershipError;
-pub use metrics::{AppliedMetrics, Metrics};
+pub use metrics::{APPLY_BUCKETS_S, AppliedMetrics, ApplyDurations, CompactionMetrics, Metrics};
 pub use peers::meter::PeerMetrics;
 pub use peers::{DiscoverError, Discovered, LinkError, discover};
 pub use propose::ProposeError;

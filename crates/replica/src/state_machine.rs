@@ -133,7 +133,7 @@ impl StateMachine {
                     return Err(io::Error::other(error.to_string()));
                 }
                 self.leases.observe(&proposal.command, &applied);
-                self.counters.applied.count(&applied);
+                self.counters.applied.count(&proposal.command, &applied, took);
                 Ok(Some(applied))
             }
             What::Membership(membership) => {

@@ -6,7 +6,7 @@
 use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{Stream, stream};
@@ -53,7 +53,13 @@ impl Kv for KvService {
         let asked = convert::range(request.into_inner())?;
         self.context.catch_up(asked.freshness).await?;
         self.context.metrics.ranges.fetch_add(1, Relaxed);
-        let reply = read(&self.context, &self.context.gate.authorize(&caller, asked.query)?).await?;
+        let begin = Instant::now();
+        let reply = match self.context.gate.authorize(&caller, asked.query) {
+            Ok(allowed) => read(&self.context, &allowed).await,
+            Err(refused) => Err(refused),
+        };
+        self.context.metrics.range[usize::from(reply.is_ok())].observe(begin.elapsed());
+        let reply = reply?;
         Ok(Response::new(convert::range_response(self.context.header(reply.revision), reply)))
     }
 

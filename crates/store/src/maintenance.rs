@@ -118,7 +118,9 @@ impl Maintenance for MaintenanceService {
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
         let allowed = self.admit_maintenance(&request, Learner::Refuses)?;
+        let begin = std::time::Instant::now();
         let hash = allowed.hash_kv(0).await?;
+        self.context.metrics.hash.observe(begin.elapsed());
         let header = Some(self.context.header_now());
         Ok(Response::new(pb::HashResponse { header, hash: hash.hash }))
     }
@@ -128,7 +130,9 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let allowed = self.admit_maintenance(&request, Learner::Refuses)?;
+        let begin = std::time::Instant::now();
         let hash = allowed.hash_kv(request.into_inner().revision).await?;
+        self.context.metrics.hash_at_revision.observe(begin.elapsed());
         Ok(Response::new(pb::HashKvResponse {
             header: Some(self.context.header_now()),
             hash: hash.hash,

@@ -2,6 +2,8 @@
 //!
 //! Counting costs one relaxed addition per request. Everything about the log and the state is read when asked for.
 
+mod clients;
+mod process;
 mod text;
 
 use std::{
@@ -17,6 +19,7 @@ use prost_reflect::DescriptorPool;
 use replica::Histogram;
 use tonic::Code;
 
+pub(crate) use clients::Clients;
 pub(crate) use text::render;
 
 /// Number of gRPC codes.
@@ -26,6 +29,8 @@ const CODES: usize = 17;
 const HANDLING_BUCKETS_S: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const DEFRAGMENT_BUCKETS_S: [f64; 13] =
     [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6];
+const HASH_BUCKETS_S: [f64; 15] =
+    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84];
 const BACKUP_BUCKETS_S: [f64; 17] = [
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68,
     655.36,
@@ -83,6 +88,14 @@ pub(crate) struct Metrics {
     pub learner_promotions: AtomicU64,
     pub backup: Histogram,
     pub defragment: Histogram,
+    /// Events that were given to watches' streams.
+    pub events_sent: AtomicU64,
+    pub scrapes: AtomicU64,
+    pub clients: Clients,
+    pub hash: Histogram,
+    pub hash_at_revision: Histogram,
+    /// Ranges by whether they were answered: failed ones first.
+    pub range: [Histogram; 2],
 }
 
 impl Default for Metrics {
@@ -121,6 +134,12 @@ impl Default for Metrics {
             learner_promotions: AtomicU64::new(0),
             backup: Histogram::new(&BACKUP_BUCKETS_S),
             defragment: Histogram::new(&DEFRAGMENT_BUCKETS_S),
+            events_sent: AtomicU64::new(0),
+            scrapes: AtomicU64::new(0),
+            clients: Clients::default(),
+            hash: Histogram::new(&HASH_BUCKETS_S),
+            hash_at_revision: Histogram::new(&HASH_BUCKETS_S),
+            range: std::array::from_fn(|_| Histogram::new(&replica::APPLY_BUCKETS_S)),
         }
     }
 }

@@ -113,6 +113,10 @@ impl Services {
     {
         let (begin, begin_time) = (Instant::now(), SystemTime::now());
         let counters = self.context.metrics.started(request.uri().path()).cloned();
+        if let Some(counters) = &counters {
+            let is_stream = counters.method.client_stream || counters.method.server_stream;
+            self.context.metrics.clients.count(request.headers(), is_stream);
+        }
         self.context.hear_of(request.headers()).await;
         let mut response = self.dispatch(request).await;
         let refused = Status::from_header_map(response.headers());

@@ -6,10 +6,10 @@ use std::{
 };
 
 use mvcc::AlarmKind;
-use replica::{Durations, PeerMetrics};
+use replica::{ApplyDurations, CompactionMetrics, Durations, PeerMetrics};
 use tonic::Code;
 
-use super::CODES;
+use super::{CODES, clients::Requests, process};
 use crate::{VERSION, context::Own, status::code_name};
 
 /// The page, taken at one moment.
@@ -20,12 +20,12 @@ pub(crate) fn render(own: &Own) -> String {
     state(&mut page, own);
     network(&mut page, own);
     grpc(&mut page, own);
-    process(&mut page);
+    process::write(&mut page);
     page.text
 }
 
 #[derive(Default)]
-struct Page {
+pub(super) struct Page {
     text: String,
 }
 
@@ -42,12 +42,12 @@ impl Page {
         };
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(name, "counter", help);
         self.sample(name, "", value);
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(name, "gauge", help);
         self.sample(name, "", value);
     }
@@ -57,17 +57,28 @@ impl Page {
         self.buckets(name, "", durations);
     }
 
+    /// The same under bounds in milliseconds.
+    fn milliseconds(&mut self, name: &str, help: &str, durations: &Durations) {
+        self.family(name, "histogram", help);
+        self.scaled(name, "", durations, 1000.0);
+    }
+
     /// One series of a histogram.
     fn buckets(&mut self, name: &str, labels: &str, durations: &Durations) {
+        self.scaled(name, labels, durations, 1.0);
+    }
+
+    fn scaled(&mut self, name: &str, labels: &str, durations: &Durations, scale: f64) {
         let separator = if labels.is_empty() { "" } else { "," };
         let mut below = 0;
         for (bound, count) in durations.bounds_s.iter().zip(&durations.counts) {
             below += count;
+            let bound = bound * scale;
             self.sample(&format!("{name}_bucket"), &format!("{labels}{separator}le=\"{bound}\""), below);
         }
         let count = durations.count();
         self.sample(&format!("{name}_bucket"), &format!("{labels}{separator}le=\"+Inf\""), count);
-        self.sample(&format!("{name}_sum"), labels, durations.sum_s);
+        self.sample(&format!("{name}_sum"), labels, durations.sum_s * scale);
         self.sample(&format!("{name}_count"), labels, count);
     }
 }
@@ -123,6 +134,33 @@ fn server(page: &mut Page, own: &Own) {
     page.sample("etcd_server_version", &format!("server_version=\"{VERSION}\""), 1);
     page.family("etcd_server_id", "gauge", "Member id by label.");
     page.sample("etcd_server_id", &format!("server_id=\"{:x}\"", own.context.identity.member_id), 1);
+    let name = "etcd_server_client_requests_total";
+    page.family(name, "counter", "Requests by the version of the client.");
+    for Requests { version, calls, streams } in own.context.metrics.clients.requests() {
+        for (kind, count) in
+            [("stream", streams), ("unary", calls)].into_iter().filter(|(_, count)| *count > 0)
+        {
+            page.sample(name, &format!("client_api_version=\"{version}\",type=\"{kind}\""), count);
+        }
+    }
+    let name = "etcd_server_feature_enabled";
+    page.family(name, "gauge", "Whether a switch of --feature-gates is on, by itself or by its own flag.");
+    let operations = &own.context.config.operations;
+    for (gate, is_on) in [
+        ("CompactHashCheck", operations.compact_hash_check_interval.is_some()),
+        ("InitialCorruptCheck", operations.initial_corrupt_check),
+        ("LeaseCheckpoint", operations.lease_checkpoint_interval.is_some()),
+        // What was noted is in the log, so it is kept.
+        ("LeaseCheckpointPersist", operations.lease_checkpoint_interval.is_some()),
+    ] {
+        page.sample(name, &format!("name=\"{gate}\",stage=\"ALPHA\""), u8::from(is_on));
+    }
+    let help = "Received states that are being made this member's own.";
+    page.gauge("etcd_server_snapshot_apply_in_progress_total", help, metrics.snapshots_being_received);
+    let name = "promhttp_metric_handler_requests_total";
+    page.family(name, "counter", "Scrapes answered before this one.");
+    let scrapes = own.context.metrics.scrapes.fetch_add(1, Relaxed);
+    page.sample(name, "code=\"200\"", scrapes);
     let alarms = own.handle.read(|store, _| store.alarms());
     page.family("etcd_server_alarms", "gauge", "Alarms by member and kind.");
     for alarm in alarms {
@@ -193,10 +231,32 @@ fn state(page: &mut Page, own: &Own) {
     page.gauge("etcd_debugging_mvcc_keys_total", "Keys.", keys);
     page.gauge("etcd_debugging_mvcc_current_revision", "Current revision.", revision);
     page.gauge("etcd_debugging_mvcc_compact_revision", "Revision of the last compaction.", compacted);
-    page.gauge("etcd_debugging_store_watchers", "Watches.", own.context.hub.watch_count());
-    page.gauge("etcd_debugging_mvcc_watcher_total", "Watches.", own.context.hub.watch_count());
-    let applied = own.handle.metrics().applied;
+    let put_size_bytes = own.handle.read(|store, _| store.put_size_bytes());
+    page.gauge("etcd_debugging_mvcc_total_put_size_in_bytes", "Keys and values put.", put_size_bytes);
+    watches(page, own);
+    let metrics = own.handle.metrics();
+    compaction(page, &metrics.compaction);
+    let applied = metrics.applied;
     let counts = &own.context.metrics;
+    let help = "Durations of checksums.";
+    page.histogram("etcd_mvcc_hash_duration_seconds", help, &counts.hash.durations());
+    let help = "Durations of checksums at a revision.";
+    page.histogram("etcd_mvcc_hash_rev_duration_seconds", help, &counts.hash_at_revision.durations());
+    let name = "etcd_server_range_duration_seconds";
+    page.family(name, "histogram", "Durations of reads.");
+    for (success, histogram) in [false, true].into_iter().zip(&counts.range) {
+        let durations = histogram.durations();
+        if durations.count() > 0 {
+            page.buckets(name, &format!("success=\"{success}\""), &durations);
+        }
+    }
+    let name = "etcd_server_apply_duration_seconds";
+    page.family(name, "histogram", "Durations of applying entries of the log.");
+    for ApplyDurations { operation, succeeded, durations } in &applied.durations {
+        let labels = format!("op=\"{operation}\",success=\"{succeeded}\",version=\"v3\"");
+        page.buckets(name, &labels, durations);
+    }
+    page.histogram("etcd_debugging_lease_ttl_total", "Times to live of leases.", &applied.lease_time);
     // Each under the name that it has had since etcd 3.5, and under the one before.
     for (what, help, count) in [
         ("put", "Puts applied.", applied.puts),
@@ -221,6 +281,37 @@ fn state(page: &mut Page, own: &Own) {
         applied.leases_expired,
     );
     page.counter("etcd_server_slow_apply_total", "Applies that took too long.", applied.slow);
+}
+
+fn watches(page: &mut Page, own: &Own) {
+    let load = own.context.hub.load();
+    page.gauge("etcd_debugging_store_watchers", "Watches.", load.watches);
+    page.gauge("etcd_debugging_mvcc_watcher_total", "Watches.", load.watches);
+    page.gauge("etcd_debugging_mvcc_watch_stream_total", "Streams of watches.", load.streams);
+    page.gauge("etcd_debugging_mvcc_slow_watcher_total", "Watches that read history.", load.watches_behind);
+    let help = "Batches of events that wait for a stream, for each watch that wants them.";
+    page.gauge("etcd_debugging_mvcc_pending_events_total", help, load.waiting);
+    let sent = self::load(&own.context.metrics.events_sent);
+    page.counter("etcd_debugging_mvcc_events_total", "Events sent to watches.", sent);
+}
+
+/// Index and records are compacted in the same slices, so the pauses are the same.
+fn compaction(page: &mut Page, metrics: &CompactionMetrics) {
+    page.counter("etcd_debugging_mvcc_db_compaction_keys_total", "Records compacted.", metrics.rows);
+    let help = "When a compaction last ended, in seconds since 1970; 0 since the start.";
+    page.gauge("etcd_debugging_mvcc_db_compaction_last", help, metrics.last_unix_s);
+    let help = "Time for which a slice of a compaction held up others.";
+    page.milliseconds("etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds", help, &metrics.pauses);
+    page.milliseconds(
+        "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds",
+        help,
+        &metrics.pauses,
+    );
+    page.milliseconds(
+        "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+        "Durations of compactions.",
+        &metrics.passes,
+    );
 }
 
 fn network(page: &mut Page, own: &Own) {
@@ -311,12 +402,9 @@ fn grpc(page: &mut Page, own: &Own) {
     for (counters, labels) in methods.iter().zip(&labels) {
         for code in 0..CODES {
             let count = load(&counters.handled[code]);
-            // Every code of a method that was never called would fill pages: only OK is always there.
-            if count > 0 || code == 0 {
-                let code = i32::try_from(code).map_or(Code::Unknown, Code::from_i32);
-                let labels = format!("grpc_code=\"{}\",{labels}", code_name(code));
-                page.sample("grpc_server_handled_total", &labels, count);
-            }
+            let code = i32::try_from(code).map_or(Code::Unknown, Code::from_i32);
+            let labels = format!("grpc_code=\"{}\",{labels}", code_name(code));
+            page.sample("grpc_server_handled_total", &labels, count);
         }
     }
     // One message each way, as far as it is unary; streams are not counted by message.
@@ -338,29 +426,6 @@ fn grpc(page: &mut Page, own: &Own) {
         for (counters, labels) in methods.iter().zip(&labels) {
             page.buckets("grpc_server_handling_seconds", labels, &counters.handling.durations());
         }
-    }
-}
-
-/// What Linux tells about this process; other systems have no such lines.
-fn process(page: &mut Page) {
-    let Ok(text) = std::fs::read_to_string("/proc/self/status") else { return };
-    let kilobytes = |field: &str| -> Option<u64> {
-        text.lines()
-            .find_map(|line| line.strip_prefix(field))?
-            .trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse()
-            .ok()
-    };
-    if let Some(resident) = kilobytes("VmRSS:") {
-        page.gauge("process_resident_memory_bytes", "Resident memory.", resident * 1024);
-    }
-    if let Some(size) = kilobytes("VmSize:") {
-        page.gauge("process_virtual_memory_bytes", "Virtual memory.", size * 1024);
-    }
-    if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-        page.gauge("process_open_fds", "Open files.", files.count());
     }
 }
 

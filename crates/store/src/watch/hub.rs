@@ -5,10 +5,10 @@
 //! up to it. An inbox that is full forgets its content and says so: the stream reads history instead, nobody waits.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -46,6 +46,19 @@ pub(crate) enum Mail {
 pub(crate) struct Inbox {
     content: Mutex<Content>,
     pub wake: Notify,
+    /// Watches of the stream that read history.
+    pub behind: AtomicUsize,
+}
+
+/// What watching amounts to at one moment.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub streams: u64,
+    pub watches: usize,
+    /// That read history, or will have to.
+    pub watches_behind: usize,
+    /// Batches of events that wait to be taken, counted for each watch that wants something of them.
+    pub waiting: usize,
 }
 
 #[derive(Default)]
@@ -108,17 +121,33 @@ impl Content {
 pub(crate) struct Hub {
     register: Mutex<Register<Arc<Inbox>>>,
     streams: AtomicU64,
+    open_streams: AtomicU64,
     published: watch::Sender<i64>,
 }
 
 impl Hub {
     pub(crate) fn new(revision: i64) -> Hub {
-        Hub { register: Mutex::default(), streams: AtomicU64::new(0), published: watch::channel(revision).0 }
+        Hub {
+            register: Mutex::default(),
+            streams: AtomicU64::new(0),
+            open_streams: AtomicU64::new(0),
+            published: watch::channel(revision).0,
+        }
     }
 
-    /// A number for a new stream.
+    /// A number for whoever listens as a stream does.
     pub(crate) fn stream_id(&self) -> u64 {
         self.streams.fetch_add(1, Relaxed)
+    }
+
+    /// A number for a client's stream, which says when it ends.
+    pub(crate) fn begin_stream(&self) -> u64 {
+        self.open_streams.fetch_add(1, Relaxed);
+        self.stream_id()
+    }
+
+    pub(crate) fn end_stream(&self) {
+        self.open_streams.fetch_sub(1, Relaxed);
     }
 
     /// Everything up to this revision is in the inboxes.
@@ -134,8 +163,23 @@ impl Hub {
         self.register.lock().remove((stream, watch_id), range);
     }
 
-    pub(crate) fn watch_count(&self) -> usize {
-        self.register.lock().values().count()
+    pub(crate) fn load(&self) -> Load {
+        // Watches by their stream's inbox.
+        let mut inboxes: BTreeMap<usize, (usize, Arc<Inbox>)> = BTreeMap::new();
+        for inbox in self.register.lock().values() {
+            inboxes.entry(Arc::as_ptr(inbox).addr()).or_insert_with(|| (0, inbox.clone())).0 += 1;
+        }
+        let mut load = Load { streams: self.open_streams.load(Relaxed), ..Load::default() };
+        for (watches, inbox) in inboxes.into_values() {
+            let content = inbox.content.lock();
+            load.watches += watches;
+            load.watches_behind += match content.lost_upto {
+                Some(_) => watches,
+                None => inbox.behind.load(Relaxed).min(watches),
+            };
+            load.waiting += content.entries.iter().map(|entry| entry.watches.len()).sum::<usize>();
+        }
+        load
     }
 
     /// Follows the event log until shutdown.

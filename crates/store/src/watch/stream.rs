@@ -5,7 +5,11 @@
 //! nothing comes twice. A revision is never split over answers, unless the client takes fragments. A client that does
 //! not read holds up only this task.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use mvcc::{Caller, EventsBound, EventsError, KeyRange};
 use tokio::{
@@ -63,7 +67,7 @@ impl Stream {
         let published = context.hub.published();
         let seen = *published.borrow();
         Stream {
-            id: context.hub.stream_id(),
+            id: context.hub.begin_stream(),
             context,
             caller,
             needs_leader,
@@ -255,10 +259,14 @@ impl Stream {
         }
         self.complete = published;
         self.read_history(&mut out)?;
+        let behind = self.watches.values().filter(|watch| !watch.synced).count();
+        self.inbox.behind.store(behind, Relaxed);
         for answer in out {
+            let events = answer.events.len() as u64;
             self.send(answer).await?;
+            self.context.metrics.events_sent.fetch_add(events, Relaxed);
         }
-        let more = self.watches.values().any(|watch| !watch.synced);
+        let more = behind > 0;
         if !more {
             self.answer_progress().await?;
         }
@@ -388,6 +396,7 @@ impl Drop for Stream {
         for (watch_id, watch) in &self.watches {
             self.context.hub.remove(self.id, *watch_id, watch.range());
         }
+        self.context.hub.end_stream();
     }
 }
 

@@ -8,6 +8,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use wire::etcdserverpb as pb;
+
 use crate::{cluster::three, one::Member};
 
 async fn open(member: &Member, method: &str, path: &str, body: &str) -> TcpStream {
@@ -36,7 +38,7 @@ pub(crate) async fn metrics(member: &Member) -> String {
 #[tokio::test]
 async fn probes_answer_as_in_etcd() {
     let member = Member::start().await;
-    let all = "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner excluded: ok\nok\n";
+    let all = "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\nok\n";
     for (method, path, status, body) in [
         ("GET", "/health", 200, "{\"health\":\"true\",\"reason\":\"\"}"),
         ("GET", "/health?serializable=true", 200, "{\"health\":\"true\",\"reason\":\"\"}"),
@@ -45,7 +47,15 @@ async fn probes_answer_as_in_etcd() {
         ("GET", "/livez?verbose", 200, "[+]serializable_read ok\nok\n"),
         ("GET", "/readyz?verbose&exclude=non_learner", 200, all),
         ("GET", "/readyz/linearizable_read", 200, "ok\n"),
+        ("GET", "/readyz?exclude=unknown&exclude=", 200, "ok\n"),
+        ("GET", "/readyz/data_corruption", 200, "ok\n"),
+        ("GET", "/readyz/data_corruption?verbose", 200, "[+]data_corruption ok\nok\n"),
+        ("GET", "/readyz/data_corruption?verbose&exclude=data_corruption", 200, "ok\n"),
         ("GET", "/readyz/unknown", 404, "404 page not found\n"),
+        ("GET", "/readyz/", 404, "404 page not found\n"),
+        ("GET", "/livez/data_corruption", 404, "404 page not found\n"),
+        ("GET", "/livez/serializable_read/", 404, "404 page not found\n"),
+        ("POST", "/livez/serializable_read", 405, "Method Not Allowed\n"),
         ("GET", "/unknown", 404, "404 page not found\n"),
     ] {
         assert_eq!(ask(&member, method, path, "").await, (status, body.to_owned()), "{method} {path}");
@@ -60,8 +70,29 @@ async fn a_full_store_is_unhealthy_unless_that_is_excluded() {
     let member = Member::start_with(|config| config.quota_backend_bytes = 1).await;
     member.try_put("k").await.unwrap_err();
     let (status, body) = ask(&member, "GET", "/health", "").await;
-    assert_eq!((status, body.as_str()), (503, "{\"health\":\"false\",\"reason\":\"ALARM NOSPACE\"}"));
+    assert_eq!((status, body.as_str()), (503, "{\"health\":\"false\",\"reason\":\"ALARM NOSPACE\"}\n"));
     assert_eq!(ask(&member, "GET", "/health?exclude=NOSPACE", "").await.0, 200);
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn a_corrupt_member_is_alive_and_not_ready() {
+    let member = Member::start().await;
+    let raise = r#"{"action":"ACTIVATE","alarm":"CORRUPT"}"#;
+    assert_eq!(ask(&member, "POST", "/v3/maintenance/alarm", raise).await.0, 200);
+    let failed = "[-]data_corruption failed: alarm activated: CORRUPT\n";
+    let rest = "[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\n";
+    for (path, status, body) in [
+        ("/readyz", 503, format!("{failed}{rest}\n")),
+        ("/readyz?verbose", 503, format!("{failed}{rest}\n")),
+        ("/readyz?exclude=data_corruption", 200, "ok\n".to_owned()),
+        ("/readyz/data_corruption", 503, format!("{failed}\n")),
+        ("/readyz/linearizable_read", 200, "ok\n".to_owned()),
+        ("/livez", 200, "ok\n".to_owned()),
+        ("/health", 503, "{\"health\":\"false\",\"reason\":\"ALARM CORRUPT\"}\n".to_owned()),
+    ] {
+        assert_eq!(ask(&member, "GET", path, "").await, (status, body), "{path}");
+    }
     member.stop().await;
 }
 
@@ -203,7 +234,90 @@ async fn every_name_of_the_official_dashboard_and_alerts_is_served_with_a_number
     }
     assert!(values("etcd_network_peer_round_trip_time_seconds_count").iter().all(|count| *count > 0.0));
     assert_eq!(values("etcd_mvcc_put_total"), [1.0]);
+    // One series for each code of each method, as in etcd.
+    let of_put = |line: &&str| line.starts_with("grpc_server_handled_total{") && line.contains("\"Put\"");
+    assert_eq!(page.lines().filter(of_put).count(), 17);
     join_all(members.into_iter().map(Member::stop)).await;
+}
+
+/// What `metrics.names` promises: every name of etcd with the same kind, but for those that it says are absent, and those
+/// are explained to operators.
+#[tokio::test]
+async fn every_name_of_etcds_page_is_served_or_its_absence_explained() {
+    let member = Member::start().await;
+    let (_, page) = ask(&member, "GET", "/metrics", "").await;
+    let operations = include_str!("../../../../docs/operations.md");
+    let lines = include_str!("metrics.names").lines().filter(|line| !line.starts_with('#'));
+    for line in lines {
+        let [sign, name, kind] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let is_served = page.contains(&format!("# TYPE {name} {kind}\n"));
+        match sign {
+            "+" => assert!(is_served, "{name} {kind} is not served"),
+            "-" => {
+                assert!(!page.contains(&format!("# TYPE {name} ")), "{name} is served");
+                assert!(
+                    operations.contains(name),
+                    "docs/operations.md does not explain the absence of {name}"
+                );
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_tell_what_happened() {
+    let member = Member::start().await;
+    member.put("k", "value").await;
+    member.put("k", "value").await;
+    member.get("k").await.unwrap();
+    let grant = pb::LeaseGrantRequest { ttl: 100, id: 7 };
+    member.client.lease.clone().lease_grant(grant).await.unwrap();
+    let compact = pb::CompactionRequest { revision: 3, physical: true };
+    member.client.kv.clone().compact(compact).await.unwrap();
+    member.client.maintenance.clone().hash_kv(pb::HashKvRequest::default()).await.unwrap();
+    let create = pb::WatchCreateRequest { key: "k".into(), start_revision: 3, ..Default::default() };
+    let create = pb::watch_request::RequestUnion::CreateRequest(create);
+    let requests = tokio_stream::iter([pb::WatchRequest { request_union: Some(create) }]);
+    let requests = futures_util::StreamExt::chain(requests, futures_util::stream::pending());
+    let mut watch = member.client.watch.clone().watch(requests).await.unwrap().into_inner();
+    while watch.message().await.unwrap().unwrap().events.is_empty() {}
+    let expected = [
+        "etcd_debugging_lease_ttl_total_sum 100",
+        "etcd_debugging_mvcc_db_compaction_keys_total 1",
+        "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds_count 1",
+        "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds_bucket{le=\"1\"}",
+        "etcd_debugging_mvcc_events_total 1",
+        "etcd_debugging_mvcc_pending_events_total 0",
+        "etcd_debugging_mvcc_slow_watcher_total 0",
+        "etcd_debugging_mvcc_total_put_size_in_bytes 12",
+        "etcd_debugging_mvcc_watch_stream_total 1",
+        "etcd_debugging_mvcc_watcher_total 1",
+        "etcd_mvcc_hash_rev_duration_seconds_count 1",
+        "etcd_server_apply_duration_seconds_count{op=\"Compaction\",success=\"true\",version=\"v3\"} 1",
+        "etcd_server_apply_duration_seconds_count{op=\"Put\",success=\"true\",version=\"v3\"} 2",
+        "etcd_server_client_requests_total{client_api_version=\"unknown\",type=\"stream\"} 1",
+        "etcd_server_feature_enabled{name=\"LeaseCheckpoint\",stage=\"ALPHA\"} 0",
+        "etcd_server_range_duration_seconds_count{success=\"true\"}",
+    ];
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let (_, page) = ask(&member, "GET", "/metrics", "").await;
+        let missing: Vec<_> = expected
+            .iter()
+            .filter(|wanted| {
+                !page.lines().any(|line| line == **wanted || line.starts_with(&format!("{wanted} ")))
+            })
+            .collect();
+        if missing.is_empty() {
+            break;
+        }
+        // Counted right after what was waited for.
+        assert!(tokio::time::Instant::now() < deadline, "{missing:?}\n{page}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    member.stop().await;
 }
 
 #[tokio::test]
@@ -214,30 +328,54 @@ async fn the_gateway_speaks_json() {
     let (_, body) = ask(&member, "POST", "/v3beta/kv/range", r#"{"key":"Zm9v"}"#).await;
     let kv = r#""kvs":[{"key":"Zm9v","create_revision":"2","mod_revision":"2","version":"1","value":"YmFy"}],"count":"1"}"#;
     assert!(body.ends_with(kv), "{body}");
+    let no_key = r#"{"code":3,"message":"etcdserver: key is not provided"}"#;
+    let no_method = r#"{"code":12,"message":"Method Not Allowed"}"#;
+    let no_path = r#"{"code":5,"message":"Not Found"}"#;
+    let wrong = |text: &str| format!("{{\"code\":3,\"message\":\"{text}\"}}");
     for (method, path, request, status, answer) in [
-        (
-            "POST",
-            "/v3/kv/range",
-            "{}",
-            400,
-            r#"{"error":"etcdserver: key is not provided","message":"etcdserver: key is not provided","code":3}"#,
-        ),
-        ("POST", "/v3/kv/nothing", "{}", 404, r#"{"error":"Not Found","message":"Not Found","code":5}"#),
+        ("POST", "/v3/kv/range", "", 400, no_key),
+        ("POST", "/v3/kv/range", "{}", 400, no_key),
+        ("POST", "/v3/kv/range?key=Zm9v", "{}", 400, no_key),
+        ("GET", "/v3/kv/range", "", 501, no_method),
+        ("PUT", "/v3/kv/put", "{}", 501, no_method),
+        ("DELETE", "/v3/watch", "", 501, no_method),
+        ("GET", "/v3/kv/nothing", "", 404, no_path),
+        ("POST", "/v3/kv/nothing", "{}", 404, no_path),
+        ("POST", "/v3/kv/range/", "{}", 404, no_path),
+        ("POST", "/v3/", "{}", 404, no_path),
+        ("POST", "/v3", "{}", 307, ""),
+        ("POST", "/v3alpha/kv/range", "{}", 404, "404 page not found\n"),
+        ("POST", "/v3/kv/put", "{", 400, &wrong("unexpected EOF")),
+        ("POST", "/v3/kv/put", "x", 400, &wrong("invalid character 'x' looking for beginning of value")),
+        ("POST", "/v3/kv/put", "[]", 400, &wrong("proto: syntax error (line 1:1): unexpected token [")),
+        ("POST", "/v3/kv/put", "null", 400, &wrong("proto: syntax error (line 1:1): unexpected token null")),
         (
             "POST",
             "/v3/election/resign",
             "{}",
             500,
-            r#"{"error":"\"leader\" field must be provided","message":"\"leader\" field must be provided","code":2}"#,
+            r#"{"code":2,"message":"\"leader\" field must be provided"}"#,
         ),
-        ("GET", "/v3/kv/range", "", 405, "Method Not Allowed\n"),
     ] {
         assert_eq!(
             ask(&member, method, path, request).await,
             (status, answer.to_owned()),
-            "{path} {request}"
+            "{method} {path} {request}"
         );
     }
+    for sloppy in [
+        r#"{"key":"Zm9v"} {"key":"Zm9v"}"#,
+        r#"{"key":"Zm9v"}x"#,
+        r#"{"key":"Zm9v","unknown":1}"#,
+        r#"{"key":"Zm9v","limit":null}"#,
+        r#"{"key":"Zm9v","rangeEnd":""}"#,
+        r#"{"key":"Zm9v","sort_order":"UNKNOWN"}"#,
+    ] {
+        assert_eq!(ask(&member, "POST", "/v3/kv/range", sloppy).await.0, 200, "{sloppy}");
+    }
+    let long = format!("{{\"key\":\"{}\"}}", "A".repeat(2_900_000));
+    let refused = r#"{"code":8,"message":"grpc: received message larger than max (2175005 vs. 2097152)"}"#;
+    assert_eq!(ask(&member, "POST", "/v3/kv/put", &long).await, (429, refused.to_owned()));
     assert_eq!(ask(&member, "POST", "/v3/kv/range", "junk").await.0, 400);
 
     let request = r#"{"create_request":{"key":"Zm9v","start_revision":"2"}}"#;
