@@ -60,8 +60,12 @@ pub enum FlagError {
     Switch { name: &'static str, value: String },
     #[error("argument {0:?} is not valid UTF-8")]
     Encoding(OsString),
-    #[error("--{0} is not supported yet by this store")]
+    #[error("--{0} is not supported by this store: {instead}", instead = instead(.0))]
     Missing(&'static str),
+    #[error(
+        "etcd grpc-proxy is not part of this store: use etcd gateway start, or give clients the endpoints of all members"
+    )]
+    GrpcProxy,
     #[error("couldn't read the configuration file {path}: {reason}", path = .path.display())]
     File { path: PathBuf, reason: String },
     #[error("the configuration file has a value of the wrong kind for {name}")]
@@ -76,6 +80,14 @@ pub struct Flags {
     pub warnings: Vec<String>,
     pub help: bool,
     pub version: bool,
+}
+
+/// What to do without a flag.
+fn instead(name: &str) -> &'static str {
+    match name.starts_with("discovery") {
+        true => "name the members with --initial-cluster",
+        false => "run etcd gateway start as a process of its own",
+    }
 }
 
 impl Flags {
@@ -103,7 +115,10 @@ impl Flags {
         while let Some(argument) = arguments.next() {
             let argument = argument.into_string().map_err(FlagError::Encoding)?;
             let Some(body) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) else {
-                return Err(FlagError::Stray(argument));
+                return Err(match argument.as_str() {
+                    "grpc-proxy" => FlagError::GrpcProxy,
+                    _ => FlagError::Stray(argument),
+                });
             };
             let (name, inline) = match body.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
@@ -219,7 +234,7 @@ pub(crate) fn help() -> String {
         let note = match row.usage {
             Use::Honoured | Use::Partly => "",
             Use::Ignored => " (accepted, without effect on this store)",
-            Use::Missing => " (not supported yet)",
+            Use::Missing => " (not supported)",
         };
         text.push_str(&format!("  --{} '{}'\n    {}{note}\n", row.name, row.default, row.help));
     }
@@ -249,6 +264,18 @@ mod tests {
             (&["--name"], "flag needs an argument: -name"),
             (&["name"], "'name' is not a valid flag"),
             (&["--pre-vote", "false"], "'false' is not a valid flag"),
+            (
+                &["grpc-proxy", "start"],
+                "etcd grpc-proxy is not part of this store: use etcd gateway start, or give clients the endpoints of all members",
+            ),
+            (
+                &["--discovery-srv=example.com"],
+                "--discovery-srv is not supported by this store: name the members with --initial-cluster",
+            ),
+            (
+                &["--proxy=on"],
+                "--proxy is not supported by this store: run etcd gateway start as a process of its own",
+            ),
             (&["--pre-vote=maybe"], "invalid boolean value \"maybe\" for -pre-vote: parse error"),
         ] {
             assert_eq!(parse(arguments, &[]).unwrap_err().to_string(), text);

@@ -183,7 +183,10 @@ mystery: 1
             ("name: [", "couldn't read the configuration file"),
             ("pre-vote: perhaps", "invalid boolean value \"perhaps\" for -pre-vote: parse error"),
             ("name: {a: b}", "the configuration file has a value of the wrong kind for name"),
-            ("discovery: http://a", "--discovery is not supported yet by this store"),
+            (
+                "discovery: http://a",
+                "--discovery is not supported by this store: name the members with --initial-cluster",
+            ),
         ] {
             let error = parse(text, &[]).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
