@@ -63,6 +63,9 @@ for client in "$bin/etcdctl" "$(command -v etcdctl || echo "$bin/etcdctl")"; do
   ETCDCTL_API=3 "$client" --endpoints "$endpoint" snapshot save "$work/two.db" >/dev/null 2>&1 || fail "$client snapshot save"
   ETCDCTL_API=3 "$client" snapshot status "$work/two.db" >/dev/null 2>&1 || fail "$client snapshot status"
 done
+offline=$("$binnacle" utl hashkv "$work/two.db" | cut -d, -f1)
+online=$(ctl endpoint hashkv | sed 's/.*, //')
+[ "$offline" = "$online" ] || fail "hash of the snapshot is $offline, of the member $online"
 stop
 
 theirs=$("$bin/etcdutl" snapshot status "$work/two.db" -w json)

@@ -43,8 +43,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "hashkv",
         takes: "<filename>",
         about: "Prints the KV history hash of a given file",
-        detail: "The file is a snapshot, or the database of an etcd. The hash is etcd's: what `endpoint hashkv` prints of an\n\
-                 etcd at that revision. Our own members hash in another way.",
+        detail: "The file is a snapshot, or the database of an etcd. The hash is what `endpoint hashkv` prints of a member\n\
+                 at that revision.",
         example: "hashkv /backup/etcd-snapshot.db",
         flags: &[number("rev", "0", "maximum revision to hash (default: latest revision)")],
         run: Run::Offline(|_context, line| Box::pin(async move { hashkv(line) })),
