@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a client that cannot even begin has failed the test")]
 
 mod garbage;
+mod overload;
 mod rig;
 mod slow;
 mod vanish;
