@@ -4,7 +4,8 @@
 //! now, keys, leases, users and all, and reads no record. `hash_kv` covers history too, reads every record, and is the
 //! number of an etcd that holds the same history: CRC32C over the name of its bucket, then key and value of each row in
 //! the form that etcd stores. Rows at or below the compact revision count as long as they are what `hash_revision` shows;
-//! if nothing is alive there, what compaction left counts.
+//! if nothing is alive there, what compaction left counts. One difference: asked for exactly the revision of one of its last
+//! compactions, an etcd tells, until it ends, what it noted then about the history before.
 //! Source: etcd server/storage/mvcc/hash.go. Not here: who compares.
 
 use bytes::Bytes;

@@ -10,7 +10,7 @@ mod socket;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{Request, Response, header::CONTENT_TYPE};
+use http::{Request, Response, Version, header::CONTENT_TYPE};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -226,10 +226,9 @@ where
 
 impl Front {
     async fn answer(&self, mut request: Request<Incoming>, secured: Secured, scope: Scope) -> Response<Body> {
-        let grpc = request
-            .headers()
-            .get(CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let kind = request.headers().get(CONTENT_TYPE);
+        let grpc = request.version() == Version::HTTP_2
+            && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         if grpc && scope == Scope::Everything {
             if let Secured::Tls(Some(user)) = secured {
                 request.extensions_mut().insert(user);
