@@ -9,8 +9,17 @@ declare -A pids=()
 trap 'for name in "${!pids[@]}"; do kill -9 "${pids[$name]}" 2>/dev/null || true; done; wait 2>/dev/null || true; rm -rf "$work"' EXIT
 fail() { echo "operations: $*" >&2; tail -n 3 "$work"/*.log >&2 || true; exit 1; }
 step() { echo "operations: $*"; }
-# Repeats a command until it succeeds, for a minute at most.
-until_it_works() { for _ in $(seq 120); do if "$@" >"$work/last" 2>&1; then return; fi; sleep 0.5; done; cat "$work/last" >&2; fail "never worked: $*"; }
+# Repeats a command until it succeeds, for some minutes at most.
+until_it_works() { for _ in $(seq 300); do if "$@" >"$work/last" 2>&1; then return; fi; sleep 0.5; done; cat "$work/last" >&2; fail "never worked: $*"; }
+# For `until_it_works`: a change of members whose answer was lost has happened, and would be refused the second time.
+listed() { etcdctl member list >"$work/members" && grep -F -- "$1" "$work/members" >/dev/null; }
+is_removed() { if listed "$1, "; then etcdctl member remove "$1" || true; fi; etcdctl member list >"$work/members" && ! grep -F -- "$1, " "$work/members"; }
+is_added() { listed "$2" || etcdctl member add "$1" --peer-urls "$2" --learner; }
+is_promoted() { etcdctl member list | grep -E "^$1, .*, false\$" || etcdctl member promote "$1"; }
+knows() { [ "$(etcdctl --endpoints "$1" get "$2" --print-value-only)" = "$3" ]; }
+member_of() { etcdctl member list | awk -F', ' -v url="$1" '$4 == url {print $1}'; }
+three_members() { etcdctl member list >"$work/members" && [ "$(wc -l <"$work/members")" = 3 ]; }
+export ETCDCTL_COMMAND_TIMEOUT=60s ETCDCTL_DIAL_TIMEOUT=20s
 ln -s "$(realpath "$binnacle")" "$work/etcd"; ln -s "$(realpath "$binnacle")" "$work/etcdctl"
 export PATH="$work:$PATH"
 cd "$work"
@@ -48,7 +57,7 @@ for name in m1 m2 m3; do start "$name" new "$initial"; done
 export ETCDCTL_CACERT=ca.crt ETCDCTL_CERT=operator.crt ETCDCTL_KEY=operator.key
 export ETCDCTL_ENDPOINTS="$(client m1),$(client m2),$(client m3)"
 until_it_works etcdctl endpoint health
-[ "$(etcdctl member list | wc -l)" = 3 ] || fail "not three members"
+until_it_works three_members
 etcdctl endpoint status -w table >/dev/null
 etcdctl put greeting hello >/dev/null
 
@@ -72,24 +81,23 @@ step "a member is lost for good, and replaced"
 kill -9 "${pids[m3]}"; wait "${pids[m3]}" 2>/dev/null || true; unset 'pids[m3]'; rm -r m3.data
 export ETCDCTL_ENDPOINTS="$(client m1),$(client m2)"
 until_it_works etcdctl put while-two run
-lost=$(etcdctl member list | awk -F', ' '$3 == "m3" {print $1}')
-until_it_works etcdctl member remove "$lost"
-until_it_works etcdctl member add m3 --peer-urls "$(peer m3)" --learner
+lost=$(member_of "$(peer m3)")
+until_it_works is_removed "$lost"
+until_it_works is_added m3 "$(peer m3)"
 start m3 existing "$initial"
-new=$(etcdctl member list | awk -F', ' -v url="$(peer m3)" '$4 == url {print $1}')
-until_it_works etcdctl member promote "$new"
+new=$(member_of "$(peer m3)")
+until_it_works is_promoted "$new"
 export ETCDCTL_ENDPOINTS="$(client m1),$(client m2),$(client m3)"
 until_it_works etcdctl endpoint health
-[ "$(etcdctl --endpoints "$(client m3)" get while-two --print-value-only)" = run ] || fail "the new member does not know"
-[ "$(etcdctl member list | wc -l)" = 3 ] || fail "not three members again"
+until_it_works knows "$(client m3)" while-two run
+until_it_works three_members
 
 step "a fourth member as a learner, and away again"
-until_it_works etcdctl member add m4 --peer-urls "$(peer m4)" --learner
+until_it_works is_added m4 "$(peer m4)"
 start m4 existing "$initial,m4=$(peer m4)"
 learns() { etcdctl member list | grep ', started, m4, .*, true$' >/dev/null; }
 until_it_works learns
-fourth=$(etcdctl member list | awk -F', ' -v url="$(peer m4)" '$4 == url {print $1}')
-until_it_works etcdctl member remove "$fourth"
+until_it_works is_removed "$(member_of "$(peer m4)")"
 stop m4
 
 step "history is compacted, and every member's file is tidied"

@@ -10,6 +10,7 @@
 //! open w Watch/Watch          a stream with the name w
 //! w > {...}                   sends on it
 //! w < {...}                   its next answer is exactly this; `w ~` at least this; `w ! Code: text` it ends
+//! w * {...}                   an answer that has at least this comes, perhaps behind others
 //! w silent                    no answer comes for a while
 //! http POST /path BODY        answers {"status":200,"body":...}; `line POST ...` takes the first line of the body
 //! as ana                      calls as this user, whose password is her name; `as nobody` ends it
@@ -24,7 +25,7 @@
 //! Every case is run, whichever failed before it; a failure says where it is and what came instead.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
@@ -39,7 +40,9 @@ use crate::{
     target::Target,
 };
 
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// Answers that `w *` passes over.
+const OTHERS_MAX: usize = 200;
 /// How long a stream must say nothing to be called silent.
 const SILENCE: Duration = Duration::from_millis(400);
 
@@ -271,6 +274,20 @@ impl Run<'_> {
     }
 
     async fn stream(&mut self, name: &str, rest: &str) -> Result<()> {
+        let Some(text) = rest.strip_prefix("* ") else { return self.one_of_stream(name, rest).await };
+        let text = format!("~ {text}");
+        let mut last = Ok(());
+        let deadline = Instant::now() + ANSWER_TIME_MAX;
+        for _ in 0..OTHERS_MAX {
+            last = self.one_of_stream(name, &text).await;
+            if last.is_ok() || Instant::now() > deadline {
+                break;
+            }
+        }
+        last
+    }
+
+    async fn one_of_stream(&mut self, name: &str, rest: &str) -> Result<()> {
         let (method, opened) = self.streams.get_mut(name).with_context(|| format!("no stream {name}"))?;
         let (sign, text) = rest.split_once(' ').unwrap_or((rest, ""));
         if sign == ">" {
