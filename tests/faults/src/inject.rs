@@ -4,11 +4,11 @@
 //! table); a member whose process a fault has in hand is left alone by other such faults; at most one member at a time
 //! has damaged or no data, so a quorum is always intact; a member that ends by itself without a reason is a finding.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,6 +18,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::task::JoinHandle;
 
+use crate::background::{Background, Stop};
 use crate::cluster;
 use crate::disk::{self, Disks};
 use crate::membership;
@@ -34,14 +35,20 @@ const CHANGE_WITHIN: Duration = Duration::from_secs(4);
 const ACTIVE_MAX: usize = 4;
 /// A rolling restart goes on with the next member after this, even if the last does not answer yet.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+/// So long after its disk has room again a member may still end of the write that failed.
+const FREED_GRACE: Duration = Duration::from_secs(10);
 const DAY_S: i64 = 86_400;
 /// How fast the fastest clock runs.
 pub const DRIFT: f64 = 1.5;
 
+/// Where Debian's package `faketime` has its library.
+fn faketime() -> PathBuf {
+    PathBuf::from(format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH))
+}
+
 /// Whether wall clocks can be changed for one process.
 pub fn can_fake_time() -> bool {
-    Path::new(FAKETIME).exists()
+    faketime().exists()
 }
 
 pub struct Injector<'a> {
@@ -64,8 +71,8 @@ pub struct Injector<'a> {
     replacing: Option<(usize, JoinHandle<Result<()>>)>,
     /// Was replaced last, and may not have caught up.
     replaced: Option<usize>,
-    /// Members that may end by themselves, because their disk failed.
-    may_end: BTreeSet<usize>,
+    /// Members whose disk was full, and until when they may end of that.
+    was_full: BTreeMap<usize, Instant>,
 }
 
 /// How a fault is ended.
@@ -75,7 +82,7 @@ enum Undo {
     Resume,
     Rules(Rules),
     FastLink,
-    Background(Arc<AtomicBool>, JoinHandle<Result<u64>>),
+    Background(Background),
     Power,
     Free,
     /// What the tracer writes; the text that says that it did something.
@@ -114,7 +121,7 @@ impl<'a> Injector<'a> {
             unsound: BTreeSet::new(),
             replacing: None,
             replaced: None,
-            may_end: BTreeSet::new(),
+            was_full: BTreeMap::new(),
         }
     }
 
@@ -195,7 +202,9 @@ impl<'a> Injector<'a> {
                 continue;
             }
             if let Some(status) = self.cluster.ended(member)? {
-                if !self.may_end.contains(&member) && !self.unsound.contains(&member) {
+                let log_end = last_lines(self.cluster.log(member), 20);
+                let was_full = self.was_full.get(&member).copied();
+                if !self.unsound.contains(&member) && !excused(was_full, Instant::now(), &log_end) {
                     self.findings.push(Finding {
                         checker: "LIV".to_owned(),
                         sentence: format!(
@@ -339,7 +348,6 @@ impl<'a> Injector<'a> {
             }
             Kind::DiskFull => {
                 self.hold(&members[..1]);
-                self.may_end.insert(first);
                 let (taken, evidence) = self.disks.context("no disks")?.fill(first)?;
                 (taken, evidence, Undo::Free)
             }
@@ -436,14 +444,12 @@ impl<'a> Injector<'a> {
                 return Ok((0, String::new(), Undo::FastLink));
             }
             Kind::Flap | Kind::Reset => {
-                let stop = Arc::new(AtomicBool::new(false));
                 if kind == Kind::Flap {
                     self.slow.insert(first);
                 }
-                let (stopped, members) = (stop.clone(), members.to_vec());
-                let task =
-                    tokio::task::spawn_blocking(move || again_and_again(&network, kind, &members, &stopped));
-                return Ok((0, String::new(), Undo::Background(stop, task)));
+                let members = members.to_vec();
+                let work = move |stop: &Stop| again_and_again(&network, kind, &members, stop);
+                return Ok((0, String::new(), Undo::Background(Background::spawn(work))));
             }
             _ => {}
         }
@@ -496,7 +502,6 @@ impl<'a> Injector<'a> {
     /// Starts the member again below a tracer that makes its fdatasync fail.
     fn trace(&mut self, kind: Kind, member: usize) -> Result<(u64, String, Undo)> {
         self.hold(&[member]);
-        self.may_end.insert(member);
         let calls = self.random.random_range(2..15);
         let (inject, said) = match kind {
             Kind::SyncError => (format!("fdatasync:error=EIO:when={calls}"), "INJECTED"),
@@ -514,7 +519,7 @@ impl<'a> Injector<'a> {
         self.hold(&[member]);
         self.kill(member)?;
         let file = self.cluster.dir.path().join(format!("clock-{member}"));
-        let preload = format!("LD_PRELOAD={FAKETIME}");
+        let preload = format!("LD_PRELOAD={}", faketime().display());
         let wrapper = match kind {
             Kind::ClockJump => {
                 fs::write(&file, format!("{DAY_S:+}\n"))?;
@@ -588,9 +593,8 @@ impl<'a> Injector<'a> {
                 record.effect = self.network.as_ref().context("no namespaces")?.fast_link(members[0])?;
                 record.evidence = format!("packets had to wait {} times", record.effect);
             }
-            Undo::Background(stop, task) => {
-                stop.store(true, Ordering::Relaxed);
-                record.effect = task.await??;
+            Undo::Background(background) => {
+                record.effect = background.finish().await?;
                 record.evidence = match record.kind.as_str() {
                     "Flap" => format!("the link went down {} times", record.effect),
                     _ => format!("{} connections killed", record.effect),
@@ -609,6 +613,7 @@ impl<'a> Injector<'a> {
             }
             Undo::Free => {
                 self.disks.context("no disks")?.free(members[0])?;
+                self.was_full.insert(members[0], Instant::now() + FREED_GRACE);
                 let ended = self.cluster.ended(members[0])?;
                 record.evidence +=
                     &ended.map_or(String::new(), |status| format!("; the member ended ({status})"));
@@ -680,10 +685,10 @@ pub fn tracer(output: &Path, calls: &str, inject: &str) -> Vec<String> {
 }
 
 /// Until stopped; how often something was done.
-fn again_and_again(network: &Network, kind: Kind, members: &[usize], stopped: &AtomicBool) -> Result<u64> {
+fn again_and_again(network: &Network, kind: Kind, members: &[usize], stop: &Stop) -> Result<u64> {
     let mut times = 0;
     let link = format!("vm{}", members[0] + 1);
-    while !stopped.load(Ordering::Relaxed) {
+    while !stop.is_set() {
         match kind {
             Kind::Flap => {
                 sh(&["ip", "link", "set", &link, "down"])?;
@@ -716,8 +721,31 @@ fn process_state(process: u32) -> char {
     '?'
 }
 
+/// Whether a member may have ended by itself: its disk was full (`was_full`: until when that counts), and it says so.
+fn excused(was_full: Option<Instant>, now: Instant, log_end: &str) -> bool {
+    was_full.is_some_and(|until| now < until) && log_end.contains("No space left on device")
+}
+
 fn last_lines(log: &Path, count: usize) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::excused;
+
+    #[test]
+    fn a_full_disk_excuses_an_end_that_names_it_and_only_for_a_while() {
+        let now = Instant::now();
+        let later = Some(now + Duration::from_secs(1));
+        let says = "the log failed: No space left on device (os error 28)";
+        assert!(excused(later, now, says));
+        assert!(!excused(later, now, "panicked at src/lib.rs"));
+        assert!(!excused(Some(now), now, says), "the excuse stays");
+        assert!(!excused(None, now, says), "an excuse without a fault");
+    }
 }

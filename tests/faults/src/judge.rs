@@ -53,11 +53,23 @@ impl Judgement {
 
     /// The first violation, as `checker: sentence`.
     pub fn first_violation(&self) -> Option<String> {
-        let verdict = self.violations().next()?;
+        self.violation_of(|_| true)
+    }
+
+    /// The first violation that says that acknowledged data is gone. That a cluster does not come back is none.
+    pub fn first_loss(&self) -> Option<String> {
+        self.violation_of(|checker| LOSSES.contains(&checker))
+    }
+
+    fn violation_of(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        let verdict = self.violations().find(|verdict| wanted(verdict.checker))?;
         let sentence = verdict.violation.as_ref().map_or("", |violation| &violation.sentence);
         Some(format!("VIOLATION of {}: {sentence}", verdict.checker))
     }
 }
+
+/// Checkers that see that something acknowledged is gone.
+const LOSSES: [&str; 3] = ["LIN", "WGL", "DUR"];
 
 const CHECKERS: [(&str, &str); 11] = [
     (

@@ -9,6 +9,8 @@
 //! nothing or did too little is invalid, not a success; the same seed gives the same schedule of faults. The checkers
 //! know nothing of processes, so that a simulation can use them. Not here: simulation.
 
+pub mod api;
+pub mod background;
 pub mod cluster;
 pub mod collect;
 pub mod disk;

@@ -9,12 +9,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use faults::judge::{figures, judge};
 use faults::record::Recording;
 use faults::run::{MEMBERS, Settings, run};
-use faults::schedule::Means;
-use faults::{isolation, page};
+use faults::schedule::{self, Means};
+use faults::{api, isolation, page};
+
+/// How long what was given up may hold up the end.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Disturbs the processes, network, disks and clocks of a real cluster under load, and checks what clients and watchers
 /// were told. What the machine does not allow is named and left out.
@@ -34,12 +37,24 @@ struct Arguments {
     runs: u64,
     #[arg(long, default_value_t = MEMBERS)]
     members: usize,
+    /// Whose clients: the store's, or the API servers' of three control planes.
+    #[arg(long, value_enum, default_value_t = Workload::Store)]
+    workload: Workload,
     /// Keeps each run's recording, report.json and report.html in `DIR/seed-N`.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
-    /// Checks the checks: disks that only pretend to sync, then a power cut. Succeeds if that is found.
+    /// Kinds of faults, or `all`: fails, naming them, if this machine cannot inject one of them.
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    require: Vec<String>,
+    /// Checks the checks: disks that only pretend to sync, then a power cut. Succeeds if the loss is found.
     #[arg(long)]
     lying_disks: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    Store,
+    Api,
 }
 
 #[derive(Subcommand)]
@@ -58,7 +73,7 @@ fn main() -> Result<ExitCode> {
     }
     // The injector waits for commands; clients run on other threads meanwhile.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         // As the first process of its namespace it is not ended by signals that it does not handle.
         tokio::select! {
@@ -66,11 +81,18 @@ fn main() -> Result<ExitCode> {
             _ = tokio::signal::ctrl_c() => Ok(ExitCode::FAILURE),
             _ = terminate.recv() => Ok(ExitCode::FAILURE),
         }
-    })
+    });
+    runtime.shutdown_timeout(ENDS_WITHIN);
+    code
 }
 
 async fn all_runs(arguments: &Arguments) -> Result<ExitCode> {
     let means = isolation::means();
+    let missing = schedule::missing(&means, &arguments.require)?;
+    if !missing.is_empty() {
+        println!("required, but this machine cannot inject: {}", missing.join(", "));
+        return Ok(ExitCode::FAILURE);
+    }
     if arguments.lying_disks && !(means.contains(&Means::Disks) && means.contains(&Means::Strace)) {
         println!("skipped: this machine allows no disks that lie");
         return Ok(ExitCode::SUCCESS);
@@ -83,6 +105,12 @@ async fn all_runs(arguments: &Arguments) -> Result<ExitCode> {
             means: means.clone(),
             lying_disks: arguments.lying_disks,
         };
+        if arguments.workload == Workload::Api {
+            if !run_api(&settings, arguments.report.as_deref()).await? {
+                return Ok(ExitCode::FAILURE);
+            }
+            continue;
+        }
         let result = run(&settings).await?;
         let judgement = judge(&result.recording);
         let bad = judgement.first_violation();
@@ -98,10 +126,11 @@ async fn all_runs(arguments: &Arguments) -> Result<ExitCode> {
         }
         println!("{}", figures(&result.recording, &judgement));
         if arguments.lying_disks {
-            match bad {
-                Some(bad) => println!("the self-check was found, as it must be: {bad}"),
+            match judgement.first_loss() {
+                Some(loss) => println!("the self-check was found, as it must be: {loss}"),
                 None => {
                     println!("the lying disks were NOT found: the checks prove nothing");
+                    println!("what was found instead: {}", bad.unwrap_or_default());
                     return Ok(ExitCode::FAILURE);
                 }
             }
@@ -117,13 +146,57 @@ async fn all_runs(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether it was a good run.
+async fn run_api(settings: &Settings, report: Option<&Path>) -> Result<bool> {
+    let result = api::run::run(settings).await?;
+    let judgement = api::judge::judge(&result.recording);
+    let bad = judgement.first_violation().or_else(|| judgement.invalid.clone());
+    let figures = api::judge::figures(&result.recording, &judgement);
+    if report.is_some() || bad.is_some() {
+        let dir = report.map_or_else(std::env::temp_dir, Path::to_owned);
+        let dir = dir.join(format!("api-seed-{}", settings.seed));
+        result.recording.save(&dir)?;
+        std::fs::write(dir.join("report.json"), serde_json::to_vec_pretty(&figures)?)?;
+        for member in 0..result.cluster.size() {
+            std::fs::copy(result.cluster.log(member), dir.join(format!("m{}.log", member + 1)))?;
+        }
+        if bad.is_some() {
+            println!("kept: {}", dir.display());
+        }
+    }
+    println!("{figures}");
+    if let Some(bad) = &bad {
+        println!("{bad}");
+        println!("repeat: --workload api --seed {} --seconds {}", settings.seed, settings.length.as_secs());
+    }
+    Ok(bad.is_none())
+}
+
+fn check_api(dir: &Path) -> Result<ExitCode> {
+    let recording = api::record::Recording::load(dir)?;
+    let judgement = api::judge::judge(&recording);
+    let figures = api::judge::figures(&recording, &judgement);
+    std::fs::write(dir.join("report.json"), serde_json::to_vec_pretty(&figures)?)?;
+    println!("{figures}");
+    Ok(match judgement.first_violation().or(judgement.invalid) {
+        Some(bad) => {
+            println!("{bad}");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    })
+}
+
 fn check(dir: &Path) -> Result<ExitCode> {
+    if api::record::Recording::is_in(dir) {
+        return check_api(dir);
+    }
     let recording =
         Recording::load(dir).with_context(|| format!("cannot read the run in {}", dir.display()))?;
     let judgement = judge(&recording);
     page::write(dir, &recording, &judgement)?;
     println!("{}", figures(&recording, &judgement));
-    Ok(match judgement.first_violation() {
+    Ok(match judgement.first_violation().or(judgement.invalid) {
         Some(violation) => {
             println!("{violation}");
             ExitCode::FAILURE

@@ -144,7 +144,7 @@ impl Recording {
     }
 }
 
-fn lines<T: Serialize>(dir: &Path, name: &str, records: &[T]) -> Result<()> {
+pub(crate) fn lines<T: Serialize>(dir: &Path, name: &str, records: &[T]) -> Result<()> {
     let mut file = BufWriter::new(File::create(dir.join(format!("{name}.jsonl")))?);
     for record in records {
         serde_json::to_writer(&mut file, record)?;
@@ -153,7 +153,7 @@ fn lines<T: Serialize>(dir: &Path, name: &str, records: &[T]) -> Result<()> {
     Ok(file.flush()?)
 }
 
-fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Vec<T>> {
+pub(crate) fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Vec<T>> {
     let path = dir.join(format!("{name}.jsonl"));
     let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut records = Vec::new();

@@ -233,8 +233,8 @@ async fn run_on(
     Ok(recording)
 }
 
-fn about(settings: &Settings) -> About {
-    let drifts = settings.has(Means::Faketime);
+/// How the members are run, for people.
+pub(crate) fn level(settings: &Settings) -> String {
     let mut level = "real processes".to_owned();
     for (means, text) in [
         (Means::Namespaces, "network namespaces"),
@@ -249,22 +249,27 @@ fn about(settings: &Settings) -> About {
     if settings.lying_disks {
         level = format!("{level}; disks that lie (this must be found)");
     }
+    level
+}
+
+fn about(settings: &Settings) -> About {
+    let drifts = settings.has(Means::Faketime);
     About {
         seed: settings.seed,
         seconds: settings.length.as_secs_f64(),
         members: settings.members,
-        level,
+        level: level(settings),
         drift: if drifts { inject::DRIFT } else { 1.0 },
         ..About::default()
     }
 }
 
-fn finding(checker: &str, error: &anyhow::Error) -> Finding {
+pub(crate) fn finding(checker: &str, error: &anyhow::Error) -> Finding {
     Finding { checker: checker.to_owned(), sentence: format!("{error:#}") }
 }
 
 /// Until every member answers.
-async fn come_to_rest(injector: &mut Injector<'_>) -> Result<Duration> {
+pub(crate) async fn come_to_rest(injector: &mut Injector<'_>) -> Result<Duration> {
     let healing = Instant::now();
     injector.make_sound(HEALED_WITHIN).await?;
     loop {

@@ -3,7 +3,9 @@
 //! Invariants: the same seed, length and means give the same schedule; faults overlap, but each is over before the run's
 //! quiet end; a schedule that is long enough holds every combination that the means allow at least once.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -140,17 +142,44 @@ pub fn combinations(means: &[Means]) -> Vec<(Kind, Target)> {
     allowed.map(|(_, kind, target)| (*kind, *target)).collect()
 }
 
+/// Which of the `required` kinds (`all`: every one) cannot be injected with `means`. `Err`: there is no such kind.
+pub fn missing(means: &[Means], required: &[String]) -> anyhow::Result<Vec<String>> {
+    let allowed = |name: &str| {
+        COMBINATIONS.iter().any(|(needed, kind, _)| format!("{kind:?}") == name && means.contains(needed))
+    };
+    let every: BTreeSet<String> = COMBINATIONS.iter().map(|(_, kind, _)| format!("{kind:?}")).collect();
+    let mut wanted = BTreeSet::new();
+    for name in required {
+        match name.as_str() {
+            "all" => wanted.extend(every.iter().cloned()),
+            name if every.contains(name) => drop(wanted.insert(name.to_owned())),
+            name => anyhow::bail!("there is no fault {name:?}; there are {every:?}"),
+        }
+    }
+    Ok(wanted.into_iter().filter(|name| !allowed(name)).collect())
+}
+
 /// Faults within `length`, in order of their beginning. With more than processes to disturb, they begin sooner after
 /// each other and two to four are active at once.
 pub fn draw(seed: u64, length: Duration, means: &[Means]) -> Vec<Fault> {
+    let gap_ms = if means.len() > 1 { 800..2_000 } else { 1_000..2_000 };
+    draw_of(seed, length, combinations(means), gap_ms)
+}
+
+/// As [`draw`], of these combinations; `gap_ms` is from the beginning of one to that of the next.
+pub fn draw_of(
+    seed: u64,
+    length: Duration,
+    combinations: Vec<(Kind, Target)>,
+    gap_ms: Range<u64>,
+) -> Vec<Fault> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut faults = Vec::new();
     let mut at = Duration::from_millis(random.random_range(500..1_000));
     let mut deck: Vec<(Kind, Target)> = Vec::new();
-    let gap_ms = if means.len() > 1 { 800..2_000 } else { 1_000..2_000 };
     loop {
         if deck.is_empty() {
-            deck = combinations(means);
+            deck = combinations.clone();
         }
         let (kind, target) = deck.swap_remove(random.random_range(0..deck.len()));
         // Longer than an election timeout, so that a lost leader is replaced before it returns.

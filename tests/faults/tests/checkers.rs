@@ -8,9 +8,10 @@
 use std::collections::HashMap;
 
 use faults::history::{Answer, Entry, Operation, Outcome, Request, Violation};
+use faults::judge::{Judgement, State, Verdict};
 use faults::linear;
 use faults::log::{Change, FIRST_REVISION, Log};
-use faults::search::{self, Hints, Verdict};
+use faults::search::{self, Hints};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -110,7 +111,7 @@ fn correct_histories_are_accepted_by_both_checks() {
         let history = correct(seed, 400);
         judge(&history).unwrap();
         let verdict = search::check(&history.operations, &Hints::default());
-        assert!(!matches!(verdict, Verdict::Violation(_)), "seed {seed}: {verdict:?}");
+        assert!(!matches!(verdict, search::Verdict::Violation(_)), "seed {seed}: {verdict:?}");
     }
 }
 
@@ -280,9 +281,9 @@ fn the_search_finds_a_value_that_comes_back() {
         operation(25, 40, Request::Get { key: 0 }, read(1)),
         operation(50, 60, Request::Get { key: 0 }, read(2)),
     ];
-    assert_eq!(search::check(&operations, &Hints::default()), Verdict::Linearizable);
+    assert_eq!(search::check(&operations, &Hints::default()), search::Verdict::Linearizable);
     operations.push(operation(70, 80, Request::Get { key: 0 }, read(1)));
-    assert!(matches!(search::check(&operations, &Hints::default()), Verdict::Violation(_)));
+    assert!(matches!(search::check(&operations, &Hints::default()), search::Verdict::Violation(_)));
 }
 
 #[test]
@@ -301,4 +302,31 @@ fn members_that_tell_different_logs_are_found() {
     let mut short = changes.clone();
     short.pop();
     assert!(Log::agreed(&[changes, short]).unwrap_err().contains("ended after"));
+}
+
+/// What the self-check with lying disks asks for: a cluster that does not come back proves nothing about lost data.
+#[test]
+fn only_lost_data_counts_as_found_when_disks_lie() {
+    let judged = |checkers: &[&'static str]| Judgement {
+        verdicts: checkers
+            .iter()
+            .map(|checker| Verdict {
+                checker,
+                meaning: "",
+                state: State::Violated,
+                checked: 0,
+                violation: Some("it is so".to_owned().into()),
+            })
+            .collect(),
+        resolved: linear::Resolved::default(),
+        log: Log::default(),
+        invalid: None,
+    };
+    for without in [&["LIV"][..], &["LIV", "BND", "CON"], &[]] {
+        assert_eq!(judged(without).first_loss(), None);
+    }
+    for loss in ["LIN", "WGL", "DUR"] {
+        let found = judged(&["LIV", loss]).first_loss().unwrap();
+        assert_eq!(found, format!("VIOLATION of {loss}: it is so"));
+    }
 }

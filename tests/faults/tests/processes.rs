@@ -31,6 +31,22 @@ fn the_same_seed_draws_the_same_faults_and_long_schedules_hold_every_kind() {
     }
 }
 
+#[test]
+fn what_is_required_and_cannot_be_injected_is_named() {
+    let required = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let some = [Means::Processes, Means::Namespaces];
+    assert!(schedule::missing(&some, &[]).unwrap().is_empty());
+    assert!(schedule::missing(&some, &required(&["Kill", "Cut"])).unwrap().is_empty());
+    assert_eq!(schedule::missing(&some, &required(&["Kill", "PowerCut"])).unwrap(), ["PowerCut"]);
+    let missing = schedule::missing(&[Means::Processes], &required(&["all"])).unwrap();
+    assert!(
+        missing.contains(&"Cut".to_owned()) && missing.contains(&"ClockOffset".to_owned()),
+        "{missing:?}"
+    );
+    assert!(!missing.contains(&"Kill".to_owned()), "{missing:?}");
+    assert!(schedule::missing(&some, &required(&["Earthquake"])).is_err());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_seen_out_of_order_while_members_are_killed_and_paused() {
     let run = run(&Settings::processes_only(1, Duration::from_secs(12))).await.unwrap();

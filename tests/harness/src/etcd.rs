@@ -31,6 +31,8 @@ struct Member {
     peer_url: String,
     data: PathBuf,
     log: PathBuf,
+    /// Whether it ends when its standard input does.
+    has_parent: bool,
     /// `None` while it is killed.
     process: Option<Child>,
 }
@@ -128,10 +130,55 @@ impl EtcdCluster {
                 peer_url: place.peer_url.clone(),
                 data,
                 log: dir.path().join(format!("{name}.log")),
+                has_parent: false,
                 process: None,
             })
         };
         let members = names.iter().zip(places).map(member).collect::<Result<_>>()?;
+        let client_urls = places.iter().map(|place| place.client_url.clone()).collect();
+        Ok(EtcdCluster { members, client_urls, dir })
+    }
+
+    /// Like [`EtcdCluster::prepare`], of whole control planes as `local-cluster` runs them: each member is a store, an
+    /// API server at its address of `api`, a scheduler and controllers. The CA lies in `pki`, ready made. They cannot
+    /// be replaced, because they have no flag for joining.
+    pub fn prepare_control_planes(
+        dir: TempDir,
+        places: &[Place],
+        api: &[String],
+        pki: &Path,
+    ) -> Result<EtcdCluster> {
+        let program = std::path::absolute(crate::binary()?)?;
+        let authority = |url: &str| url.trim_start_matches("http://").to_owned();
+        let initial: Vec<String> =
+            (1..).zip(places).map(|(number, place)| format!("m{number}={}", place.peer_url)).collect();
+        let mut members = Vec::new();
+        for (number, (place, api)) in (1..).zip(places.iter().zip(api)) {
+            let name = format!("m{number}");
+            let home = dir.path().join(&name);
+            std::fs::create_dir_all(&home)?;
+            let arguments = vec![
+                "member".to_owned(),
+                format!("--name={name}"),
+                format!("--dir={}", home.display()),
+                format!("--pki={}", pki.display()),
+                format!("--api={api}"),
+                format!("--store={}", authority(&place.client_url)),
+                format!("--peer={}", authority(&place.peer_url)),
+                format!("--initial-cluster={}", initial.join(",")),
+            ];
+            members.push(Member {
+                program: program.clone(),
+                arguments,
+                launcher: place.launcher.clone(),
+                wrapper: Vec::new(),
+                peer_url: place.peer_url.clone(),
+                data: home.join("data"),
+                log: dir.path().join(format!("{name}.log")),
+                has_parent: true,
+                process: None,
+            });
+        }
         let client_urls = places.iter().map(|place| place.client_url.clone()).collect();
         Ok(EtcdCluster { members, client_urls, dir })
     }
@@ -217,6 +264,7 @@ impl EtcdCluster {
             peer_url,
             data,
             log: self.dir.path().join(format!("{name}.log")),
+            has_parent: false,
             process: None,
         };
         self.members.push(member);
@@ -251,7 +299,8 @@ impl EtcdCluster {
             .collect();
         let process = Command::new(command[0])
             .args(&command[1..])
-            .stdin(Stdio::null())
+            // A pipe that nobody writes to; it ends when this process does.
+            .stdin(if member.has_parent { Stdio::piped() } else { Stdio::null() })
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()

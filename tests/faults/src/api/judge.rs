@@ -1,0 +1,169 @@
+//! All checkers on one run of the API servers, and whether the run was worth anything.
+//!
+//! Invariant: a checker that had nothing to look at says so and is not counted as passed.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value as Json, json};
+
+use crate::api::history::{Outcome, Stream, Told};
+use crate::api::record::Recording;
+use crate::api::truth::{self, Truth};
+use crate::api::{counters, placement, rights};
+
+/// Below these a run says nothing.
+const INCREMENTS_MIN: usize = 20;
+const BOUND_MIN: usize = 5;
+
+const CHECKERS: [(&str, &str); 5] = [
+    ("UPD", "no guarded update is lost, done twice, or done on what was not read; reads are fresh"),
+    ("PLC", "a pod gets a node once, and only one that can take it"),
+    (
+        "API-WAT",
+        "watches and lists of all API servers tell one history, in order and complete, also over restarts",
+    ),
+    ("RBA", "rights are never decided on a state older than one told before through the same member"),
+    ("LIV", "the healed servers answer and place pods soon, and all watches go on"),
+];
+
+pub struct Judgement {
+    /// Checker, what it says when it passes, and how much it checked or what it found.
+    pub verdicts: Vec<(&'static str, &'static str, Result<usize, String>)>,
+    pub invalid: Option<String>,
+}
+
+impl Judgement {
+    /// The first violation, as `checker: sentence`.
+    pub fn first_violation(&self) -> Option<String> {
+        let found = |(checker, _, verdict): &(&str, &str, Result<usize, String>)| {
+            verdict.as_ref().err().map(|sentence| format!("VIOLATION of {checker}: {sentence}"))
+        };
+        self.verdicts.iter().find_map(found)
+    }
+}
+
+pub fn judge(recording: &Recording) -> Judgement {
+    let mut found: BTreeMap<&str, Result<usize, String>> = BTreeMap::new();
+    let mut truths: BTreeMap<&str, Truth> = BTreeMap::new();
+    let of = |plural: &str| -> Vec<&Stream> {
+        recording.streams.iter().filter(|stream| stream.plural == plural).collect()
+    };
+    let mut watched = Ok(0);
+    for plural in ["configmaps", "pods", "rolebindings"] {
+        let streams = of(plural);
+        let end = recording.about.ends.iter().find(|(kind, _)| kind == plural).map_or(0, |(_, end)| *end);
+        let store = recording.store.iter().find(|stream| stream.plural == plural);
+        match Truth::agreed(store, &streams) {
+            Err(sentence) => watched = watched.and(Err(sentence)),
+            Ok(truth) => {
+                let checked = truth::check(&truth, &streams, end);
+                watched = watched.and_then(|before| Ok(before + checked?));
+                truths.insert(plural, truth);
+            }
+        }
+    }
+    found.insert("API-WAT", watched);
+    if recording.about.complete {
+        if let Some(truth) = truths.get("configmaps") {
+            found.insert("UPD", counters::check(truth, &recording.increments));
+        }
+        if let Some(truth) = truths.get("pods") {
+            found.insert("PLC", placement::check(truth, &recording.nodes));
+        }
+        if let Some(truth) = truths.get("rolebindings") {
+            let mut observed = rights::observed(&of("rolebindings"));
+            observed.extend(&recording.observed);
+            let checked = rights::check(truth, &recording.toggles, &observed, &recording.attempts);
+            found.insert("RBA", checked);
+        }
+    }
+    if recording.about.healed_ms.is_some() {
+        found.insert("LIV", Ok(1));
+    }
+    for finding in &recording.findings {
+        let checker = CHECKERS.iter().map(|(name, _)| *name).find(|name| *name == finding.checker);
+        found.insert(checker.unwrap_or("LIV"), Err(finding.sentence.clone()));
+    }
+    let verdicts: Vec<_> = CHECKERS
+        .iter()
+        .map(|(checker, meaning)| (*checker, *meaning, found.remove(checker).unwrap_or(Ok(0))))
+        .collect();
+    let bound = verdicts[1].2.as_ref().map_or(BOUND_MIN, |bound| *bound);
+    Judgement { invalid: invalid(recording, bound), verdicts }
+}
+
+fn done(recording: &Recording) -> usize {
+    recording.increments.iter().filter(|increment| matches!(increment.outcome, Outcome::Done(_))).count()
+}
+
+fn invalid(recording: &Recording, bound: usize) -> Option<String> {
+    let done = done(recording);
+    if done < INCREMENTS_MIN {
+        return Some(format!("only {done} updates were acknowledged"));
+    }
+    if bound < BOUND_MIN {
+        return Some(format!("only {bound} pods got a node"));
+    }
+    let denied = recording.attempts.iter().filter(|attempt| !attempt.allowed).count();
+    if denied == 0 || denied == recording.attempts.len() {
+        return Some(format!("of {} attempts {denied} were denied", recording.attempts.len()));
+    }
+    let effective = recording.faults.iter().filter(|fault| fault.effect > 0).count();
+    if effective == 0 || effective * 3 < recording.faults.len() {
+        return Some(format!("of {} faults only {effective} took effect", recording.faults.len()));
+    }
+    None
+}
+
+/// The figures of one run.
+pub fn figures(recording: &Recording, judgement: &Judgement) -> Json {
+    let verdicts: serde_json::Map<String, Json> = judgement
+        .verdicts
+        .iter()
+        .map(|(checker, _, verdict)| {
+            let (state, checked) = match verdict {
+                Ok(0) => ("idle", 0),
+                Ok(checked) => ("passed", *checked),
+                Err(_) => ("violated", 0),
+            };
+            let violation = verdict.as_ref().err();
+            ((*checker).to_owned(), json!({ "verdict": state, "checked": checked, "violation": violation }))
+        })
+        .collect();
+    let count = |wanted: fn(&Outcome) -> bool| {
+        recording.increments.iter().filter(|increment| wanted(&increment.outcome)).count()
+    };
+    let told = |wanted: fn(&Told) -> bool| {
+        let each =
+            recording.streams.iter().map(|stream| stream.told.iter().filter(|told| wanted(told)).count());
+        each.sum::<usize>()
+    };
+    let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
+    for fault in recording.faults.iter().filter(|fault| fault.effect > 0) {
+        *kinds.entry(&fault.kind).or_default() += 1;
+    }
+    json!({
+        "workload": "api",
+        "level": recording.about.level,
+        "seed": recording.about.seed,
+        "seconds": recording.about.seconds,
+        "members": recording.about.members,
+        "updates": recording.increments.len(),
+        "updates_done": count(|outcome| matches!(outcome, Outcome::Done(_))),
+        "updates_refused": count(|outcome| matches!(outcome, Outcome::Refused(_))),
+        "updates_unknown": count(|outcome| matches!(outcome, Outcome::Unknown(_))),
+        "watch_events": told(|told| matches!(told, Told::Event { .. })),
+        "lists": told(|told| matches!(told, Told::List { .. })),
+        "watches_resumed": recording.streams.iter().map(|stream| stream.resumed).sum::<usize>(),
+        "attempts": recording.attempts.len(),
+        "attempts_denied": recording.attempts.iter().filter(|attempt| !attempt.allowed).count(),
+        "toggles": recording.toggles.len(),
+        "faults": recording.faults.len(),
+        "faults_with_effect": recording.faults.iter().filter(|fault| fault.effect > 0).count(),
+        "faults_by_kind": kinds,
+        "answered_after_last_fault_ms": recording.about.healed_ms,
+        "verdicts": verdicts,
+        "valid_test": judgement.invalid.is_none(),
+        "invalid_because": judgement.invalid,
+    })
+}
