@@ -4,7 +4,10 @@
 //! What a server says of its own accord (no permission, no leader, a wrong request) is an end, not a break.
 //! `next` may be dropped at any time. Not here: printing (command/watch.rs), mirroring (command/mirror.rs).
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -17,6 +20,8 @@ use crate::{failure::Failure, login, session::Session};
 
 /// Between attempts to reach a member again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+/// How long after a break it is no end that there is no leader: a member that was started again has to find one.
+const ELECTION_TIME_MAX: Duration = Duration::from_secs(30);
 /// How often in a row a watch may be refused for its token, each time with a newer one.
 const LOGINS_MAX: usize = 3;
 /// Requests that may wait to be sent, besides one for each watch.
@@ -29,6 +34,8 @@ pub(crate) struct Watches<'a> {
     stream: Option<Stream>,
     /// Logins since a watch was last told something.
     logins: usize,
+    /// Since when nothing was heard, after a break.
+    silent_since: Option<Instant>,
 }
 
 struct Watch {
@@ -47,7 +54,7 @@ struct Stream {
 
 impl Watches<'_> {
     pub(crate) fn new(session: &Session) -> Watches<'_> {
-        Watches { session, watches: Vec::new(), stream: None, logins: 0 }
+        Watches { session, watches: Vec::new(), stream: None, logins: 0, silent_since: None }
     }
 
     pub(crate) async fn add(&mut self, request: WatchCreateRequest) {
@@ -92,14 +99,15 @@ impl Watches<'_> {
                     }
                 }
                 Some(Ok(answer)) => {
-                    self.logins = 0;
+                    (self.logins, self.silent_since) = (0, None);
                     if let Some(told) = self.take(answer) {
                         return Ok(told);
                     }
                 }
-                Some(Err(status)) if is_end(&status) => return Err(self.session.failed(&status)),
+                Some(Err(status)) if self.is_end(&status) => return Err(self.session.failed(&status)),
                 Some(Err(_)) | None => {
                     self.stream = None;
+                    self.silent_since.get_or_insert_with(Instant::now);
                     tokio::time::sleep(RETRY_INTERVAL).await;
                 }
             }
@@ -122,7 +130,7 @@ impl Watches<'_> {
                 self.stream = Some(Stream { requests, answers: answers.into_inner(), unconfirmed });
                 Ok(())
             }
-            Err(status) if is_end(&status) => Err(self.session.failed(&status)),
+            Err(status) if self.is_end(&status) => Err(self.session.failed(&status)),
             Err(_) => {
                 tokio::time::sleep(RETRY_INTERVAL).await;
                 Ok(())
@@ -155,6 +163,20 @@ impl Watches<'_> {
         }
         (!answer.created).then_some((place, answer))
     }
+
+    /// Whether the server has decided, so that asking again is no use.
+    fn is_end(&self, status: &Status) -> bool {
+        let of_server = status.message().starts_with("etcdserver:");
+        match status.code() {
+            Code::Unavailable | Code::Internal if status.message() == "etcdserver: no leader" => {
+                self.silent_since.is_none_or(|since| since.elapsed() > ELECTION_TIME_MAX)
+            }
+            Code::Unavailable | Code::Internal => false,
+            // How a torn connection shows when it tore in the middle of an answer.
+            Code::Unknown | Code::Cancelled => of_server,
+            _ => true,
+        }
+    }
 }
 
 fn create(request: WatchCreateRequest) -> WatchRequest {
@@ -163,15 +185,4 @@ fn create(request: WatchCreateRequest) -> WatchRequest {
 
 fn is_stale(answer: &WatchResponse) -> bool {
     answer.canceled && login::is_stale_reason(&answer.cancel_reason)
-}
-
-/// Whether the server has decided, so that asking again is no use.
-fn is_end(status: &Status) -> bool {
-    let of_server = status.message().starts_with("etcdserver:");
-    match status.code() {
-        Code::Unavailable | Code::Internal => status.message() == "etcdserver: no leader",
-        // How a torn connection shows when it tore in the middle of an answer.
-        Code::Unknown | Code::Cancelled => of_server,
-        _ => true,
-    }
 }

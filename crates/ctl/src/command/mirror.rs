@@ -115,7 +115,8 @@ async fn run(source: &Session, line: &Line) -> Result<(), Failure> {
     let report = async {
         loop {
             tokio::time::sleep(REPORT_INTERVAL).await;
-            output::line(mirror.written.load(Ordering::Relaxed).to_string());
+            let written = mirror.written.load(Ordering::Relaxed);
+            mirror.progress.beside(|| output::line(written.to_string()));
         }
     };
     let work = async {

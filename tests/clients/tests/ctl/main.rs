@@ -7,4 +7,5 @@
 mod lease;
 mod login;
 mod rig;
+mod terminal;
 mod txn;

@@ -63,10 +63,28 @@ impl Rig {
 
     /// Starts a command that goes on; what it prints is collected.
     pub(crate) fn spawn(&mut self, line: &str) -> Running {
+        let command = self.command(line);
+        self.collect(line, command)
+    }
+
+    /// Starts a shell on a terminal of its own, where `$CTL` is our client.
+    pub(crate) fn spawn_on_terminal(&mut self, shell: &str) -> Running {
+        let client = self.command("");
+        let words: Vec<&str> = [client.get_program()]
+            .into_iter()
+            .chain(client.get_args())
+            .filter_map(|word| word.to_str())
+            .collect();
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--flush", "--command", shell, "/dev/null"]);
+        command.env("CTL", words.join(" ")).env("SHELL", "/bin/sh");
+        self.collect(shell, command)
+    }
+
+    fn collect(&mut self, line: &str, mut command: Command) -> Running {
         self.started += 1;
         let output = self.cluster.dir.path().join(format!("command-{}", self.started));
         let file = File::create(&output).unwrap();
-        let mut command = self.command(line);
         command.stdin(Stdio::piped()).stdout(file.try_clone().unwrap()).stderr(file);
         let mut process = command.spawn().unwrap();
         let input = process.stdin.take();
