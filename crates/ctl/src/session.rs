@@ -157,7 +157,13 @@ fn tls(reach: &Reach<'_>, endpoints: &[String]) -> Result<Option<ClientTls>, Fai
         })
         .transpose()
     };
-    let tls = ClientTls {
+    if reach.cert.is_empty() != reach.key.is_empty() {
+        return Err(Failure::arguments(format!(
+            "KeyFile and CertFile must both be present[key: {}, cert: {}]",
+            reach.key, reach.cert
+        )));
+    }
+    let mut tls = ClientTls {
         ca_pem: read(reach.ca)?,
         cert_pem: read(reach.cert)?,
         key_pem: read(reach.key)?,
@@ -168,7 +174,37 @@ fn tls(reach: &Reach<'_>, endpoints: &[String]) -> Result<Option<ClientTls>, Fai
         .iter()
         .any(|endpoint| ["https://", "unixs://"].iter().any(|scheme| endpoint.starts_with(scheme)));
     let given = tls.ca_pem.is_some() || tls.cert_pem.is_some() || tls.key_pem.is_some() || tls.skip_verify;
-    Ok((given || secure || !reach.insecure_transport).then_some(tls))
+    if !(given || secure || !reach.insecure_transport) {
+        return Ok(None);
+    }
+    if tls.ca_pem.is_none() && !tls.skip_verify {
+        tls.ca_pem = system_authorities();
+    }
+    if let Err(error) = tls.settings() {
+        let files = [("cacert", reach.ca), ("cert", reach.cert), ("key", reach.key)];
+        let files =
+            files.iter().map(|(flag, path)| format!("--{flag}={path}")).collect::<Vec<String>>().join(" ");
+        return Err(Failure::arguments(format!("{error} ({files})")));
+    }
+    Ok(Some(tls))
+}
+
+/// Where systems keep the authorities that they trust. Source: Go's crypto/x509/root_linux.go.
+const SYSTEM_AUTHORITIES: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Those that count where no `--cacert` is given, as in every program in Go.
+fn system_authorities() -> Option<Vec<u8>> {
+    if let Some(path) = std::env::var_os("SSL_CERT_FILE") {
+        return std::fs::read(path).ok();
+    }
+    SYSTEM_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok())
 }
 
 /// What Go prints of the two file errors that people meet.
@@ -298,6 +334,13 @@ impl Session {
             return Failure::error(format!(
                 "context deadline exceeded: no endpoint answered ({})",
                 status.message()
+            ));
+        }
+        if status.code() == Code::Unimplemented && !status.message().starts_with("etcdserver:") {
+            return Failure::error(format!(
+                "{} ({}: is that a member's port for clients?)",
+                status_text(status).trim_end(),
+                self.options.endpoints.join(",")
             ));
         }
         Failure::error(status_text(status))

@@ -8,7 +8,10 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,7 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
-    sync::Mutex,
+    sync::{Mutex, watch},
     time,
 };
 use tonic::{Code, Status, body::Body, service::Routes};
@@ -34,6 +37,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// more often than every 5 s.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a request that failed waits for what its connection says about it.
+const REASON_TIME_MAX: Duration = Duration::from_millis(100);
 
 /// How long a connection may be silent, and how long a sign of life may take.
 #[derive(Clone, Copy)]
@@ -79,6 +84,16 @@ struct Remote {
 struct Target {
     endpoint: Endpoint,
     tls: Option<(tokio_rustls::TlsConnector, rustls::pki_types::ServerName<'static>)>,
+    /// It has answered a request: it speaks what we speak.
+    answered: AtomicBool,
+}
+
+/// A connection that stands, or stood.
+#[derive(Clone)]
+struct Link {
+    sender: SendRequest<Body>,
+    /// Why it ended, if not in order.
+    failed: watch::Receiver<Option<String>>,
 }
 
 #[derive(Default)]
@@ -87,7 +102,7 @@ struct Current {
     position: usize,
     /// Grows with each connection, so that a late failure cannot hit a newer one.
     generation: u64,
-    sender: Option<SendRequest<Body>>,
+    link: Option<Link>,
 }
 
 impl Transport {
@@ -110,7 +125,7 @@ impl Transport {
                 }
                 (true, ..) => return Err(ConnectError::TlsMissing(endpoint)),
             };
-            targets.push(Target { endpoint, tls });
+            targets.push(Target { endpoint, tls, answered: AtomicBool::new(false) });
         }
         if targets.is_empty() {
             return Err(ConnectError::NoEndpoint);
@@ -181,8 +196,9 @@ impl Service<http::Request<Body>> for Transport {
 
 impl Remote {
     async fn send(&self, mut request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
-        let (mut sender, position, generation) = self.connection().await?;
-        let endpoint = &self.endpoints[position].endpoint;
+        let (mut link, position, generation) = self.connection().await?;
+        let target = &self.endpoints[position];
+        let endpoint = &target.endpoint;
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(endpoint.scheme.clone());
@@ -190,8 +206,9 @@ impl Remote {
         parts.path_and_query = Some(path);
         *request.uri_mut() =
             Uri::from_parts(parts).map_err(|error| Status::internal(format!("request address: {error}")))?;
-        match sender.send_request(request).await {
+        match link.sender.send_request(request).await {
             Ok(response) => {
+                target.answered.store(true, Ordering::Relaxed);
                 if self.endpoints.len() > 1 && refused(&response) {
                     self.leave(generation).await;
                 }
@@ -199,30 +216,31 @@ impl Remote {
             }
             Err(error) => {
                 self.leave(generation).await;
-                Err(Status::unavailable(format!("{endpoint}: {}", chain(&error))))
+                let reason = link.reason().await.unwrap_or_else(|| chain(&error));
+                Err(Status::unavailable(format!("{endpoint}: {reason}{}", target.doubt())))
             }
         }
     }
 
     /// The standing connection, or a new one to the first endpoint that takes it.
-    async fn connection(&self) -> Result<(SendRequest<Body>, usize, u64), Status> {
+    async fn connection(&self) -> Result<(Link, usize, u64), Status> {
         let mut current = self.current.lock().await;
-        if let Some(sender) = &current.sender
-            && !sender.is_closed()
+        if let Some(link) = &current.link
+            && !link.sender.is_closed()
         {
-            return Ok((sender.clone(), current.position, current.generation));
+            return Ok((link.clone(), current.position, current.generation));
         }
-        current.sender = None;
+        current.link = None;
         let mut failures = Vec::new();
         for step in 0..self.endpoints.len() {
             let position = (current.position + step) % self.endpoints.len();
             let target = &self.endpoints[position];
             match time::timeout(self.connect_timeout, target.dial(self.keep_alive)).await {
-                Ok(Ok(sender)) => {
+                Ok(Ok(link)) => {
                     current.position = position;
                     current.generation += 1;
-                    current.sender = Some(sender.clone());
-                    return Ok((sender, position, current.generation));
+                    current.link = Some(link.clone());
+                    return Ok((link, position, current.generation));
                 }
                 Ok(Err(reason)) => failures.push(format!("{}: {reason}", target.endpoint)),
                 Err(_) => {
@@ -237,14 +255,31 @@ impl Remote {
     /// Later requests go to the next endpoint. Requests under way on the old connection may still finish.
     async fn leave(&self, generation: u64) {
         let mut current = self.current.lock().await;
-        if current.generation == generation && current.sender.take().is_some() {
+        if current.generation == generation && current.link.take().is_some() {
             current.position = (current.position + 1) % self.endpoints.len();
         }
     }
 }
 
+impl Link {
+    /// What the connection itself says, such as the TLS alert that refused a certificate.
+    async fn reason(&mut self) -> Option<String> {
+        let failed = time::timeout(REASON_TIME_MAX, self.failed.wait_for(Option::is_some)).await;
+        failed.ok()?.ok()?.clone()
+    }
+}
+
 impl Target {
-    async fn dial(&self, keep_alive: KeepAlive) -> Result<SendRequest<Body>, String> {
+    /// What may be wrong with an endpoint that took connections but never answered on any.
+    fn doubt(&self) -> &'static str {
+        match self.tls {
+            _ if self.answered.load(Ordering::Relaxed) => "",
+            None => " (it has answered nothing yet: does it speak TLS?)",
+            Some(_) => " (it has answered nothing yet: does it take this client certificate, or want one?)",
+        }
+    }
+
+    async fn dial(&self, keep_alive: KeepAlive) -> Result<Link, String> {
         if let Some(path) = &self.endpoint.socket {
             let stream = UnixStream::connect(path).await.map_err(|error| error.to_string())?;
             return self.secure(stream, keep_alive).await;
@@ -256,7 +291,7 @@ impl Target {
         self.secure(stream, keep_alive).await
     }
 
-    async fn secure<S>(&self, stream: S, keep_alive: KeepAlive) -> Result<SendRequest<Body>, String>
+    async fn secure<S>(&self, stream: S, keep_alive: KeepAlive) -> Result<Link, String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -264,14 +299,14 @@ impl Target {
             None => handshake(TokioIo::new(stream), keep_alive).await,
             Some((connector, name)) => {
                 let stream =
-                    connector.connect(name.clone(), stream).await.map_err(|error| error.to_string())?;
+                    connector.connect(name.clone(), stream).await.map_err(|error| tls_reason(&error))?;
                 handshake(TokioIo::new(stream), keep_alive).await
             }
         }
     }
 }
 
-async fn handshake<I>(io: I, keep_alive: KeepAlive) -> Result<SendRequest<Body>, String>
+async fn handshake<I>(io: I, keep_alive: KeepAlive) -> Result<Link, String>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
@@ -285,13 +320,24 @@ where
         .handshake(io)
         .await
         .map_err(|error| chain(&error))?;
+    let (fail, failed) = watch::channel(None);
     // Ends by itself when the last sender is dropped or the peer goes away.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(error = %chain(&error), "connection to a member ended");
+            let reason = chain(&error);
+            tracing::debug!(error = %reason, "connection to a member ended");
+            fail.send_replace(Some(reason));
         }
     });
-    Ok(sender)
+    Ok(Link { sender, failed })
+}
+
+fn tls_reason(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidMessage(_)) => format!("it does not speak TLS ({error})"),
+        _ => error.to_string(),
+    }
 }
 
 /// Whether the member itself said at once that it cannot serve (it stops, or knows no leader).

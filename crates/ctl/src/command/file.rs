@@ -34,7 +34,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "defrag",
         takes: "--data-dir <dir>",
         about: "Defragments the storage of a data directory that is not in use",
-        detail: "",
+        detail: "Moves what is stored to the front of the file and gives the rest back to the file system.",
         example: "defrag --data-dir /var/lib/binnacle",
         flags: &[text("data-dir", "", "Required. Defragments a data directory not in use by a member.")],
         run: Run::Offline(|context, line| Box::pin(defragment(context, line))),

@@ -40,8 +40,9 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "defrag",
         takes: "",
         about: "Defragments the storage of the members with given endpoints",
-        detail: "One member at a time, which answers no other request meanwhile. For a data directory that is not in\n\
-                 use: etcdutl defrag --data-dir",
+        detail: "One member at a time. A member of etcd rewrites its file and answers no other request meanwhile. One of ours\n\
+                 uses freed space again by itself: it makes durable what it has applied, goes on serving and keeps its\n\
+                 file as it is. To give all free space back, stop it and run: etcdutl defrag --data-dir",
         example: "defrag --cluster --command-timeout=60s",
         flags: &[switch("cluster", "use all endpoints from the cluster member list")],
         run: Run::Online(|session, line| Box::pin(defragment(session, line))),
