@@ -2,22 +2,39 @@
 //!
 //! A row is `METHOD REQUEST | WHO`, where WHO are the callers that are not refused for who they are: `nobody` (no token),
 //! `stranger` (no role), `reader` (may read the key k), `writer` (may write it), `both`, `root`. Whoever is not named
-//! must be refused with etcd's text for it. The rows run in order, with authentication on.
+//! must be refused with etcd's text for it; so must `forged`, whose token nobody gave him, and `elsewhere`, who has all
+//! rights on other keys. The rows run in order, with authentication on, through gRPC and through the JSON gateway.
 //! Invariant: an RPC without a row fails the test, so a new one is denied until somebody decided.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tonic::Status;
+use prost_reflect::DescriptorPool;
 use wire::{authpb, etcdserverpb as pb};
 
 use crate::{
-    call, json,
+    call, http, json,
     script::{holds_for, login},
     target::Target,
 };
 
-const CALLERS: &[&str] = &["nobody", "stranger", "reader", "writer", "both", "root"];
+/// Each with the one as whom the rows judge him.
+const CALLERS: &[(&str, &str)] = &[
+    ("nobody", "nobody"),
+    ("forged", "forged"),
+    ("stranger", "stranger"),
+    ("elsewhere", "stranger"),
+    ("reader", "reader"),
+    ("writer", "writer"),
+    ("both", "both"),
+    ("root", "root"),
+];
+const USERS: &[&str] = &["stranger", "elsewhere", "reader", "writer", "both", "root"];
+/// Has the form of a token, and names a place in the log that is there.
+const FORGED: &str = "ZYXWVUTSRQPONMLKJIHGFEDC.1";
+/// A stream that was let through and has nothing to say yet is silent.
+const SILENCE: Duration = Duration::from_secs(2);
 /// Packages whose services clients call.
 const PACKAGES: &[&str] = &["etcdserverpb", "v3lockpb", "v3electionpb", "grpc.health.v1"];
 
@@ -59,60 +76,170 @@ pub fn unlisted(table: &str) -> Result<BTreeSet<String>> {
     Ok(methods)
 }
 
-/// Makes the users, runs all rows, and switches authentication off again.
-pub async fn run(target: &Target, table: &str) -> Result<Vec<String>> {
-    let pool = call::pool()?;
-    let base = target.clear().await?;
-    let rows = rows(table)?;
-    prepare(target).await?;
-    let mut failures = Vec::new();
-    for row in &rows {
-        if !holds_for(row.condition, target)? {
-            continue;
-        }
-        let method = call::method(&pool, row.method)?;
-        for caller in CALLERS {
-            // Rows change the users' revision, which makes tokens old.
-            let metadata = login(target, caller).await.with_context(|| format!("{}: login", row.method))?;
-            let request = json::request(row.request, method.input(), base)?;
-            let answer = call::one(&target.transport, &method, request, &metadata);
-            // A stream that was let through and has nothing to say yet is silent.
-            let answer = tokio::time::timeout(std::time::Duration::from_secs(2), answer).await;
-            let answer = match answer {
-                Err(_) => Err(Status::deadline_exceeded("no answer came")),
-                // A watch is refused in an answer.
-                Ok(Ok(message)) => match json::answer(&message, base)?.get("cancel_reason") {
-                    Some(reason)
-                        if reason.as_str().is_some_and(|text| text.contains("permission denied")) =>
-                    {
-                        Err(Status::permission_denied("etcdserver: permission denied"))
-                    }
-                    Some(reason)
-                        if reason.as_str().is_some_and(|text| text.contains("user name is empty")) =>
-                    {
-                        Err(Status::invalid_argument("etcdserver: user name is empty"))
-                    }
-                    _ => Ok(()),
-                },
-                Ok(Err(status)) => Err(status),
-            };
-            let problem = match (row.allowed.contains(caller), answer) {
-                (true, Err(status)) if is_denial(&status) => Some(status.message().to_owned()),
-                (false, Ok(())) => Some("was let through".to_owned()),
-                (false, Err(status)) if !is_denial(&status) => {
-                    Some(format!("came as far as {:?}: {}", status.code(), status.message()))
-                }
-                (true, _) | (false, Err(_)) => None,
-            };
-            failures
-                .extend(problem.map(|text| format!("{} {} as {caller}: {text}", row.method, row.request)));
-        }
-    }
-    Ok(failures)
+/// Routes of the gateway, each with the RPC behind it, as the gateway's own table has them.
+fn routes() -> Vec<(&'static str, &'static str)> {
+    let table = include_str!("../../../crates/store/src/http/gateway.rs");
+    let table =
+        table.split_once("const ROUTES").and_then(|(_, rest)| rest.split_once("];")).map(|(rows, _)| rows);
+    let row = |line: &'static str| {
+        let (route, method) = line.trim().strip_prefix("(\"")?.split_once("\", \"")?;
+        Some((route, method.strip_suffix("\"),")?))
+    };
+    table.unwrap_or_default().lines().filter_map(row).collect()
 }
 
-fn is_denial(status: &Status) -> bool {
-    ["etcdserver: permission denied", "etcdserver: user name is empty"].contains(&status.message())
+/// RPCs that the gateway does not offer, and why.
+const WITHOUT_ROUTE: &[(&str, &str)] = &[
+    ("etcdserverpb.KV.RangeStream", "etcd 3.7 gives it none either"),
+    ("grpc.health.v1.Health.Check", "over HTTP health is /health"),
+    ("grpc.health.v1.Health.Watch", "over HTTP health is /health"),
+];
+
+/// RPCs without a route that nobody decided on, and routes to no RPC.
+pub fn unrouted() -> Result<BTreeSet<String>> {
+    let pool = call::pool()?;
+    let mut wrong = unlisted("")?;
+    for (route, target) in routes() {
+        let known = call::method(&pool, target).map(|method| wrong.remove(method.full_name()));
+        if known.is_err() {
+            wrong.insert(route.to_owned());
+        }
+    }
+    for (method, _) in WITHOUT_ROUTE {
+        if !wrong.remove(*method) {
+            wrong.insert(format!("{method} has a route"));
+        }
+    }
+    Ok(wrong)
+}
+
+/// How far a call came.
+#[derive(Debug)]
+enum Verdict {
+    /// Past authorization, to this answer.
+    Through(String),
+    /// Refused for who the caller is.
+    Denied,
+}
+
+/// Makes the users, runs all rows as everybody, and switches authentication off again. Through the gateway the same
+/// must come of it as through gRPC, and an RPC with two routes is asked through both.
+pub async fn run(target: &Target, table: &str) -> Result<Vec<String>> {
+    let mut matrix = Matrix::prepare(target).await?;
+    for row in rows(table)?.iter().filter(|row| holds_for(row.condition, target).unwrap_or(true)) {
+        for (caller, judged_as) in CALLERS {
+            // Rows change the users' revision, which makes tokens old.
+            let metadata = match *caller {
+                "forged" => vec![("token", FORGED.to_owned())],
+                caller => login(target, caller).await.with_context(|| format!("{}: login", row.method))?,
+            };
+            matrix.ask(row, caller, judged_as, &metadata).await?;
+            if target.is_ours {
+                matrix.ask_gateway(row, caller, judged_as, &metadata).await?;
+            }
+        }
+    }
+    Ok(matrix.failures)
+}
+
+/// All rows as the user whom the target's client certificate names. The gateway must not take a certificate for a
+/// user: it is the member's own, or that of a proxy.
+pub async fn run_certified(target: &Target, table: &str, user: &str) -> Result<Vec<String>> {
+    let mut matrix = Matrix::prepare(target).await?;
+    for row in rows(table)?.iter().filter(|row| holds_for(row.condition, target).unwrap_or(true)) {
+        matrix.ask(row, "certificate", user, &[]).await?;
+        matrix.ask_gateway(row, "certificate", "proxied", &[]).await?;
+    }
+    Ok(matrix.failures)
+}
+
+struct Matrix<'a> {
+    target: &'a Target,
+    pool: DescriptorPool,
+    base: i64,
+    failures: Vec<String>,
+}
+
+impl Matrix<'_> {
+    async fn prepare(target: &Target) -> Result<Matrix<'_>> {
+        let (pool, base) = (call::pool()?, target.clear().await?);
+        prepare(target).await?;
+        Ok(Matrix { target, pool, base, failures: Vec::new() })
+    }
+
+    async fn ask(
+        &mut self,
+        row: &Row<'_>,
+        caller: &str,
+        judged_as: &str,
+        metadata: &[(&'static str, String)],
+    ) -> Result<()> {
+        let method = call::method(&self.pool, row.method)?;
+        let request = json::request(row.request, method.input(), self.base)?;
+        let answer = call::one(&self.target.transport, &method, request, metadata);
+        let verdict = match tokio::time::timeout(SILENCE, answer).await {
+            Err(_) => Verdict::Through("no answer came".to_owned()),
+            // A watch is refused in an answer.
+            Ok(Ok(message)) => {
+                let answer = json::answer(&message, self.base)?;
+                let reason =
+                    answer.get("cancel_reason").and_then(|reason| reason.as_str()).unwrap_or_default();
+                verdict(judged_as, &format!("{reason:?}"))
+            }
+            Ok(Err(status)) => verdict(judged_as, &format!("{:?}: {}", status.code(), status.message())),
+        };
+        self.judge(row, caller, judged_as, &verdict, "gRPC");
+        Ok(())
+    }
+
+    async fn ask_gateway(
+        &mut self,
+        row: &Row<'_>,
+        caller: &str,
+        judged_as: &str,
+        metadata: &[(&'static str, String)],
+    ) -> Result<()> {
+        let method = call::method(&self.pool, row.method)?;
+        let request = json::request(row.request, method.input(), self.base)?;
+        let body = serde_json::to_string(&request)?;
+        let full = format!("{}/{}", method.parent_service().full_name(), method.name());
+        for (route, _) in routes().iter().filter(|(_, behind)| *behind == full) {
+            let line = format!("POST /v3/{route} {body}");
+            let answer = http::ask(&self.target.url, self.target.tls.as_ref(), &line, metadata, true);
+            let verdict = match tokio::time::timeout(SILENCE, answer).await {
+                Err(_) => Verdict::Through("no answer came".to_owned()),
+                Ok(answer) => verdict(judged_as, &answer?.to_string()),
+            };
+            self.judge(row, caller, judged_as, &verdict, route);
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, row: &Row<'_>, caller: &str, judged_as: &str, verdict: &Verdict, through: &str) {
+        // With a token that is none even what is for everybody may be refused.
+        let open = judged_as == "forged" && row.allowed.contains(&"nobody");
+        let problem = match (row.allowed.contains(&judged_as), verdict) {
+            _ if open => return,
+            (true, Verdict::Denied) => "was refused".to_owned(),
+            (false, Verdict::Through(answer)) => format!("came as far as {answer}"),
+            (true, Verdict::Through(_)) | (false, Verdict::Denied) => return,
+        };
+        self.failures
+            .push(format!("{} {} as {caller} through {through}: {problem}", row.method, row.request));
+    }
+}
+
+fn verdict(judged_as: &str, answer: &str) -> Verdict {
+    let denials: &[&str] = match judged_as {
+        // etcd 3.5 has the latter for watches.
+        "forged" => &["etcdserver: invalid auth token", "etcdserver: permission denied"],
+        "proxied" => &["CommonName of client sending a request against gateway will be ignored"],
+        _ => &["etcdserver: permission denied", "etcdserver: user name is empty"],
+    };
+    match denials.iter().any(|text| answer.contains(text)) {
+        true => Verdict::Denied,
+        false => Verdict::Through(answer.to_owned()),
+    }
 }
 
 /// The key k on the lease 7, the users, and authentication.
@@ -121,10 +248,12 @@ async fn prepare(target: &Target) -> Result<()> {
     target.client.lease.clone().lease_grant(pb::LeaseGrantRequest { ttl: 1000, id: 7 }).await?;
     let put = pb::PutRequest { key: "k".into(), value: "v".into(), lease: 7, ..Default::default() };
     target.client.kv.clone().put(put).await?;
-    for (role, kind) in [("reader", 0), ("writer", 1), ("both", 2)] {
+    for (role, kind, first, end) in
+        [("reader", 0, "k", "l"), ("writer", 1, "k", "l"), ("both", 2, "k", "l"), ("elsewhere", 2, "l", "o")]
+    {
         auth.role_add(pb::AuthRoleAddRequest { name: role.into() }).await?;
         // From k up to l, so that locks and elections below k/ are in it.
-        let perm = authpb::Permission { perm_type: kind, key: "k".into(), range_end: "l".into() };
+        let perm = authpb::Permission { perm_type: kind, key: first.into(), range_end: end.into() };
         auth.role_grant_permission(pb::AuthRoleGrantPermissionRequest {
             name: role.into(),
             perm: Some(perm),
@@ -132,7 +261,7 @@ async fn prepare(target: &Target) -> Result<()> {
         .await?;
     }
     auth.role_add(pb::AuthRoleAddRequest { name: "root".into() }).await?;
-    for user in &CALLERS[1..] {
+    for user in USERS {
         let (name, password) = ((*user).to_owned(), (*user).to_owned());
         auth.user_add(pb::AuthUserAddRequest { name, password, ..Default::default() }).await?;
         if *user != "stranger" {

@@ -186,10 +186,44 @@ fn every_rpc_has_a_row_that_says_who_may_call_it() {
     assert!(unlisted.is_empty(), "no row in scripts/matrix.txt for {unlisted:?}");
 }
 
+#[test]
+fn every_rpc_has_a_route_of_the_gateway_or_a_reason_for_none() {
+    let unrouted = matrix::unrouted().unwrap();
+    assert!(unrouted.is_empty(), "{unrouted:?}");
+}
+
 #[tokio::test]
 async fn nobody_comes_further_than_the_table_says() {
     let target = Target::start(1, FLAGS).await.unwrap();
     let failures = matrix::run(&target, MATRIX).await.unwrap();
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+#[tokio::test]
+async fn who_shows_a_certificate_comes_no_further_than_its_user_and_nowhere_through_the_gateway() {
+    if target::foreign_program().is_some() {
+        return; // a real etcd's gateway shows a certificate of its own
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::root("contract").unwrap();
+    let authority_path = dir.path().join("ca.crt");
+    std::fs::write(&authority_path, authority.certificate_pem()).unwrap();
+    let server = authority.server(dir.path(), "server", &["127.0.0.1"]).unwrap();
+    let client = authority.client(dir.path(), "both", &[]).unwrap();
+    let read = |path: &Path| Some(std::fs::read(path).unwrap());
+    let known = ClientTls {
+        ca_pem: read(&authority_path),
+        cert_pem: read(&client.certificate),
+        key_pem: read(&client.key),
+        ..ClientTls::default()
+    };
+    let tls = EtcdTls {
+        certificate: &server.certificate,
+        key: &server.key,
+        client_authority: Some(&authority_path),
+    };
+    let target = Target::start_with_tls(1, Some(&tls), Some(known), FLAGS).await.unwrap();
+    let failures = matrix::run_certified(&target, MATRIX, "both").await.unwrap();
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 

@@ -10,12 +10,12 @@ use wire::etcdserverpb as pb;
 
 use crate::rig::{PATIENCE, Victim, frame};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
 
 /// Writes all of it, as far as the server takes it, and reads what comes for a short while. `ends`: says that there is no
 /// more, which to some servers means that nobody waits for an answer.
-async fn throw(victim: &Victim, bytes: &[u8], ends: bool) -> Vec<u8> {
+pub(crate) async fn throw(victim: &Victim, bytes: &[u8], ends: bool) -> Vec<u8> {
     let mut socket = TcpStream::connect(&victim.authority).await.unwrap();
     let (mut reader, mut writer) = socket.split();
     let mut answer = Vec::new();
@@ -34,7 +34,7 @@ async fn throw(victim: &Victim, bytes: &[u8], ends: bool) -> Vec<u8> {
 }
 
 /// A frame of HTTP/2.
-fn raw_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn raw_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
     out.extend_from_slice(&[kind, flags]);
     out.extend_from_slice(&stream.to_be_bytes());

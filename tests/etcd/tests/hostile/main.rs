@@ -5,8 +5,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a client that cannot even begin has failed the test")]
 
+mod floods;
 mod garbage;
 mod overload;
+mod paths;
 mod rig;
+mod secrets;
 mod slow;
 mod vanish;

@@ -61,6 +61,11 @@ impl Victim {
         victim
     }
 
+    /// Nobody else uses the member from here on.
+    pub(crate) fn dismiss_bystander(&mut self) {
+        self.bystander.task.abort();
+    }
+
     /// From here on growth is counted.
     pub(crate) fn remember_memory(&mut self) {
         self.peak_before_kib = self.peak_kib();

@@ -76,12 +76,34 @@ async fn handshakes_that_do_not_end_hold_up_nobody_and_are_given_up() {
         b"GET / HTTP/1.1\r\n",
     ];
     let mut sockets = Vec::new();
-    for number in 0..200 {
+    for number in 0..1000 {
         let mut socket = TcpStream::connect(&victim.authority).await.unwrap();
         socket.write_all(beginnings[number % beginnings.len()]).await.unwrap();
         sockets.push(socket);
     }
+    // A client hello that comes as slowly as it can without falling silent.
+    let drips = (0..50).map(|_| {
+        let authority = victim.authority.clone();
+        tokio::spawn(async move {
+            let mut socket = TcpStream::connect(&authority).await.unwrap();
+            let begin = Instant::now();
+            for byte in beginnings[2].iter().chain(std::iter::repeat(&0)) {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                if socket.write_all(&[*byte]).await.is_err() {
+                    return true;
+                }
+                if begin.elapsed() > PATIENCE {
+                    break;
+                }
+            }
+            false
+        })
+    });
+    let drips: Vec<_> = drips.collect();
     victim.is_well(300).await;
+    for drip in drips {
+        assert!(drip.await.unwrap(), "a handshake of one byte at a time was waited for");
+    }
     for mut socket in sockets {
         let mut answer = Vec::new();
         // An alert may come first; then the connection is closed, or reset.
