@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use mvcc::{Applied, Command, LeaseRemaining as LeaseCheckpointed, Reply, Store};
+use mvcc::{Applied, Command, LEASE_TTL_S_MAX, LeaseRemaining as LeaseCheckpointed, Reply, Store};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -225,9 +225,8 @@ impl Clock {
     }
 }
 
-/// The longest lease is 9 000 000 000 s; a clock that cannot count so far stops at about a century.
 fn seconds(seconds: i64) -> Duration {
-    Duration::from_secs(u64::try_from(seconds).unwrap_or(0).min(3_000_000_000))
+    Duration::from_secs(u64::try_from(seconds.clamp(0, LEASE_TTL_S_MAX)).unwrap_or(0))
 }
 
 #[cfg(test)]
