@@ -3,7 +3,7 @@
 //!
 //! Not here: checks against the store (txn.rs, leases.rs); apply stays safe without these.
 
-use crate::command::{DeleteRange, LeaseGrant, Op, Put, RangeQuery, Txn};
+use crate::command::{DeleteRange, Op, Put, RangeQuery, Txn};
 use crate::keys::KeyRange;
 use std::collections::BTreeSet;
 
@@ -27,8 +27,6 @@ pub enum CheckError {
     TooManyOps,
     #[error("duplicate key given in txn request")]
     DuplicateKey,
-    #[error("too large lease TTL")]
-    LeaseTtlTooLarge,
 }
 
 pub fn check_put(put: &Put) -> Result<(), CheckError> {
@@ -50,10 +48,6 @@ pub fn check_range(query: &RangeQuery) -> Result<(), CheckError> {
 
 pub fn check_delete_range(delete: &DeleteRange) -> Result<(), CheckError> {
     check_key(&delete.range)
-}
-
-pub fn check_lease_grant(grant: &LeaseGrant) -> Result<(), CheckError> {
-    if grant.ttl_s > LEASE_TTL_S_MAX { Err(CheckError::LeaseTtlTooLarge) } else { Ok(()) }
 }
 
 fn check_key(range: &KeyRange) -> Result<(), CheckError> {
@@ -83,6 +77,8 @@ fn check_ops(txn: &Txn, ops_max: usize, depth_left: usize) -> Result<(), CheckEr
 #[derive(Default)]
 struct Writes<'a> {
     puts: BTreeSet<&'a [u8]>,
+    /// Without those that have no upper bound: etcd takes their `\0` for a bound below every key, so it sees no
+    /// conflict with them. Both then happen, in order.
     deletes: Vec<&'a KeyRange>,
 }
 
@@ -108,7 +104,9 @@ fn check_branches(txn: &Txn) -> Result<Writes<'_>, CheckError> {
 fn check_list(ops: &[Op]) -> Result<Writes<'_>, CheckError> {
     let mut writes = Writes::default();
     for op in ops {
-        if let Op::DeleteRange(delete) = op {
+        if let Op::DeleteRange(delete) = op
+            && !matches!(delete.range, KeyRange::From(_))
+        {
             writes.deletes.push(&delete.range);
         }
     }

@@ -49,8 +49,7 @@ mod unflushed;
 pub use auth::{RoleView, UserView};
 pub use authorize::Operation;
 pub use check::{
-    CheckError, LEASE_TTL_S_MAX, TXN_DEPTH_MAX, check_delete_range, check_lease_grant, check_put,
-    check_range, check_txn,
+    CheckError, LEASE_TTL_S_MAX, TXN_DEPTH_MAX, check_delete_range, check_put, check_range, check_txn,
 };
 pub use command::{
     Access, AlarmAction, AlarmCommand, AlarmKind, AuthCommand, Caller, ClusterVersion, Command, Compact,

@@ -31,6 +31,14 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct CertificateUser(pub Arc<str>);
 
+/// What a client said about itself when it made a call. Who that is may change while a call goes on: its token ends
+/// with the user, and what users may do is decided by the rights of now.
+#[derive(Clone)]
+pub(crate) struct Asker {
+    metadata: MetadataMap,
+    extensions: Extensions,
+}
+
 /// How long a serializable read waits for a revision that this member has not applied yet.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -131,13 +139,43 @@ impl Context {
 
     /// The checks before each request; says who asks.
     pub(crate) fn admit<T>(&self, request: &Request<T>, learner: Learner) -> Result<Caller, Status> {
+        self.serves(request, learner)?;
+        self.caller(request.metadata(), request.extensions())
+    }
+
+    /// The same for a request that is checked by itself before anybody looks who asks, as etcd does with keys.
+    pub(crate) fn admit_read<T, A>(
+        &self,
+        request: Request<T>,
+        learner: Learner,
+        read: impl FnOnce(T) -> Result<A, Status>,
+    ) -> Result<(Caller, A), Status> {
+        self.serves(&request, learner)?;
+        let (metadata, extensions, message) = request.into_parts();
+        let asked = read(message)?;
+        Ok((self.caller(&metadata, &extensions)?, asked))
+    }
+
+    /// The same for a call that goes on for long: `who` is asked at each thing that it does.
+    pub(crate) fn admit_long<T>(&self, request: Request<T>, learner: Learner) -> Result<(Asker, T), Status> {
+        self.serves(&request, learner)?;
+        let (metadata, extensions, message) = request.into_parts();
+        Ok((Asker { metadata, extensions }, message))
+    }
+
+    pub(crate) fn who(&self, asker: &Asker) -> Result<Caller, Status> {
+        self.caller(&asker.metadata, &asker.extensions)
+    }
+
+    /// Whether this member serves such requests now.
+    fn serves<T>(&self, request: &Request<T>, learner: Learner) -> Result<(), Status> {
         if learner == Learner::Refuses && self.gate.is_learner() {
             return Err(Refusal::Learner.into());
         }
         if wants_leader(request.metadata()) && !self.has_leader() {
             return Err(Refusal::NoLeader.into());
         }
-        self.caller(request.metadata(), request.extensions())
+        Ok(())
     }
 
     /// By token first, then by certificate. While authentication is off nobody has a name.

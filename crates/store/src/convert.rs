@@ -3,9 +3,10 @@
 //! A request is read here once, with every rule that needs no state; nothing behind this file can meet an invalid one.
 //! Values are shared, never copied. Not here: who may ask, and codes of errors (status.rs).
 
+use bytes::Bytes;
 use mvcc::{
-    CompareResult, CompareTarget, DeleteRange, DeleteRangeReply, EventKind, KeyRange, Op, OpReply, Put,
-    PutReply, RangeQuery, RangeReply, SortOrder, SortTarget, Txn, TxnReply,
+    CheckError, CompareResult, CompareTarget, DeleteRange, DeleteRangeReply, EventKind, KeyRange, Op,
+    OpReply, Put, PutReply, RangeQuery, RangeReply, SortOrder, SortTarget, Txn, TxnReply,
 };
 use tonic::Status;
 use wire::{etcdserverpb as pb, mvccpb};
@@ -33,32 +34,21 @@ pub(crate) struct TxnAsked {
 
 pub(crate) fn range(request: pb::RangeRequest) -> Result<RangeAsked, Status> {
     let query = range_query(&request)?;
-    mvcc::check_range(&query).map_err(status::check)?;
     let freshness = Freshness { serializable: request.serializable, revision_max: query.revision.max(0) };
     Ok(RangeAsked { query, freshness })
 }
 
-pub(crate) fn put(request: pb::PutRequest) -> Result<Put, Status> {
-    let put = put_command(request);
-    mvcc::check_put(&put).map_err(status::check)?;
-    Ok(put)
-}
-
-pub(crate) fn delete_range(request: pb::DeleteRangeRequest) -> Result<DeleteRange, Status> {
-    let delete = delete_command(request);
-    mvcc::check_delete_range(&delete).map_err(status::check)?;
-    Ok(delete)
-}
-
 pub(crate) fn txn(request: pb::TxnRequest, operations_max: usize) -> Result<TxnAsked, Status> {
     let mut freshness = Freshness { serializable: true, revision_max: 0 };
-    let txn = txn_command(request, &mut freshness)?;
+    let txn = txn_command(request, operations_max, &mut freshness)?;
+    // Again what was just checked, and what needs the whole of it.
     mvcc::check_txn(&txn, operations_max).map_err(status::check)?;
     Ok(TxnAsked { txn, freshness })
 }
 
 fn range_query(request: &pb::RangeRequest) -> Result<RangeQuery, Status> {
     use pb::range_request::{SortOrder as Order, SortTarget as Target};
+    let range = key_range(request.key.clone(), request.range_end.clone())?;
     let order = Order::try_from(request.sort_order).map_err(|_| Refusal::InvalidSort)?;
     let target = match Target::try_from(request.sort_target).map_err(|_| Refusal::InvalidSort)? {
         Target::Key => SortTarget::Key,
@@ -73,7 +63,7 @@ fn range_query(request: &pb::RangeRequest) -> Result<RangeQuery, Status> {
         (target, Order::Descend) => Some((target, SortOrder::Descend)),
     };
     Ok(RangeQuery {
-        range: KeyRange::from_wire(request.key.clone(), request.range_end.clone()),
+        range,
         limit: request.limit,
         revision: request.revision,
         sort,
@@ -86,33 +76,51 @@ fn range_query(request: &pb::RangeRequest) -> Result<RangeQuery, Status> {
     })
 }
 
-fn put_command(request: pb::PutRequest) -> Put {
-    Put {
+fn key_range(key: Bytes, range_end: Bytes) -> Result<KeyRange, Status> {
+    if key.is_empty() {
+        return Err(status::check(CheckError::EmptyKey));
+    }
+    Ok(KeyRange::from_wire(key, range_end))
+}
+
+pub(crate) fn put(request: pb::PutRequest) -> Result<Put, Status> {
+    let put = Put {
         key: request.key,
         value: request.value,
         lease: request.lease,
         prev_kv: request.prev_kv,
         ignore_value: request.ignore_value,
         ignore_lease: request.ignore_lease,
-    }
+    };
+    mvcc::check_put(&put).map_err(status::check)?;
+    Ok(put)
 }
 
-fn delete_command(request: pb::DeleteRangeRequest) -> DeleteRange {
-    DeleteRange { range: KeyRange::from_wire(request.key, request.range_end), prev_kv: request.prev_kv }
+pub(crate) fn delete_range(request: pb::DeleteRangeRequest) -> Result<DeleteRange, Status> {
+    let range = key_range(request.key, request.range_end)?;
+    Ok(DeleteRange { range, prev_kv: request.prev_kv })
 }
 
-/// Depth is bounded: the message decoder refuses more than 100 levels before this runs.
-fn txn_command(request: pb::TxnRequest, freshness: &mut Freshness) -> Result<Txn, Status> {
+/// Of several faults the first in the order of the message is told, as in etcd. A nested transaction may have as many
+/// operations as its parent left over. Depth is bounded: the message decoder refuses more than 100 levels before this
+/// runs.
+fn txn_command(
+    request: pb::TxnRequest,
+    operations_max: usize,
+    freshness: &mut Freshness,
+) -> Result<Txn, Status> {
+    let own = request.compare.len().max(request.success.len()).max(request.failure.len());
+    let left = operations_max.checked_sub(own).ok_or_else(|| status::check(CheckError::TooManyOps))?;
     let compare = request.compare.into_iter().map(compare).collect::<Result<_, _>>()?;
     let mut operations = |list: Vec<pb::RequestOp>| -> Result<Vec<Op>, Status> {
-        list.into_iter().map(|op| operation(op, freshness)).collect()
+        list.into_iter().map(|op| operation(op, left, freshness)).collect()
     };
     let success = operations(request.success)?;
     let failure = operations(request.failure)?;
     Ok(Txn { compare, success, failure })
 }
 
-fn operation(op: pb::RequestOp, freshness: &mut Freshness) -> Result<Op, Status> {
+fn operation(op: pb::RequestOp, operations_max: usize, freshness: &mut Freshness) -> Result<Op, Status> {
     use pb::request_op::Request;
     Ok(match op.request.ok_or(Refusal::EmptyOperation)? {
         Request::RequestRange(range) => {
@@ -120,15 +128,16 @@ fn operation(op: pb::RequestOp, freshness: &mut Freshness) -> Result<Op, Status>
             freshness.revision_max = freshness.revision_max.max(range.revision);
             Op::Range(range_query(&range)?)
         }
-        Request::RequestPut(put) => Op::Put(put_command(put)),
-        Request::RequestDeleteRange(delete) => Op::DeleteRange(delete_command(delete)),
-        Request::RequestTxn(txn) => Op::Txn(txn_command(txn, freshness)?),
+        Request::RequestPut(request) => Op::Put(put(request)?),
+        Request::RequestDeleteRange(delete) => Op::DeleteRange(delete_range(delete)?),
+        Request::RequestTxn(txn) => Op::Txn(txn_command(txn, operations_max, freshness)?),
     })
 }
 
 /// The operand that belongs to the target counts; a missing or foreign one stands for zero, as Go's getters have it.
 fn compare(request: pb::Compare) -> Result<mvcc::Compare, Status> {
     use pb::compare::{CompareResult as Result_, CompareTarget as Target, TargetUnion as Operand};
+    let range = key_range(request.key, request.range_end)?;
     let unknown = |what: &str| Status::invalid_argument(format!("unknown {what} in compare"));
     let result = match Result_::try_from(request.result).map_err(|_| unknown("result"))? {
         Result_::Equal => CompareResult::Equal,
@@ -147,11 +156,11 @@ fn compare(request: pb::Compare) -> Result<mvcc::Compare, Status> {
             (Target::Mod, Some(Operand::ModRevision(revision))) => CompareTarget::ModRevision(revision),
             (Target::Mod, _) => CompareTarget::ModRevision(0),
             (Target::Value, Some(Operand::Value(value))) => CompareTarget::Value(value),
-            (Target::Value, _) => CompareTarget::Value(bytes::Bytes::new()),
+            (Target::Value, _) => CompareTarget::Value(Bytes::new()),
             (Target::Lease, Some(Operand::Lease(lease))) => CompareTarget::Lease(lease),
             (Target::Lease, _) => CompareTarget::Lease(0),
         };
-    Ok(mvcc::Compare { range: KeyRange::from_wire(request.key, request.range_end), result, target })
+    Ok(mvcc::Compare { range, result, target })
 }
 
 pub(crate) fn key_value(kv: mvcc::KeyValue) -> mvccpb::KeyValue {
@@ -241,8 +250,6 @@ pub(crate) fn members(members: Vec<replica::Member>) -> Vec<pb::Member> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     #[test]

@@ -41,9 +41,9 @@ impl Election for ElectionService {
         &self,
         request: Request<pb::CampaignRequest>,
     ) -> Result<Response<pb::CampaignResponse>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
-        let pb::CampaignRequest { name, lease, value } = request.into_inner();
-        let queue = Queue::new(self.context.clone(), caller, &name);
+        let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
+        let pb::CampaignRequest { name, lease, value } = request;
+        let queue = Queue::new(self.context.clone(), asker, &name);
         let place = queue.enter(lease, value.clone()).await?;
         if place.value_before.as_ref().is_some_and(|before| *before != value) {
             let put = Put { key: place.key.clone(), value, lease: place.lease, ..Put::default() };
@@ -66,10 +66,10 @@ impl Election for ElectionService {
         &self,
         request: Request<pb::ProclaimRequest>,
     ) -> Result<Response<pb::ProclaimResponse>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
-        let pb::ProclaimRequest { leader, value } = request.into_inner();
+        let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
+        let pb::ProclaimRequest { leader, value } = request;
         let leader = leader_key(leader)?;
-        let queue = Queue::new(self.context.clone(), caller, &leader.name);
+        let queue = Queue::new(self.context.clone(), asker, &leader.name);
         let put = Put { key: leader.key.clone(), value, lease: leader.lease, ..Put::default() };
         match queue.if_held(leader.key, leader.rev, Op::Put(put)).await? {
             (revision, true) => {
@@ -83,9 +83,9 @@ impl Election for ElectionService {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<pb::LeaderResponse>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
+        let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
         self.context.barrier().await?;
-        let queue = Queue::new(self.context.clone(), caller, &request.into_inner().name);
+        let queue = Queue::new(self.context.clone(), asker, &request.name);
         let first = queue.first()?.ok_or_else(|| Status::unknown("election: no leader"))?;
         let header = Some(self.context.header_now());
         Ok(Response::new(pb::LeaderResponse { header, kv: Some(convert::key_value(first)) }))
@@ -95,8 +95,8 @@ impl Election for ElectionService {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
-        let queue = Queue::new(self.context.clone(), caller, &request.into_inner().name);
+        let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
+        let queue = Queue::new(self.context.clone(), asker, &request.name);
         let (answers, receiver) = mpsc::channel(1);
         let context = self.context.clone();
         tokio::spawn(async move {
@@ -115,9 +115,9 @@ impl Election for ElectionService {
         &self,
         request: Request<pb::ResignRequest>,
     ) -> Result<Response<pb::ResignResponse>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
-        let leader = leader_key(request.into_inner().leader)?;
-        let queue = Queue::new(self.context.clone(), caller, &leader.name);
+        let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
+        let leader = leader_key(request.leader)?;
+        let queue = Queue::new(self.context.clone(), asker, &leader.name);
         let delete = DeleteRange { range: KeyRange::Key(leader.key.clone()), prev_kv: false };
         let (revision, _) = queue.if_held(leader.key, leader.rev, Op::DeleteRange(delete)).await?;
         Ok(Response::new(pb::ResignResponse { header: Some(self.context.header(revision)) }))

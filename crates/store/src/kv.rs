@@ -49,8 +49,7 @@ impl Kv for KvService {
 
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let learner = if request.get_ref().serializable { Learner::Serves } else { Learner::Refuses };
-        let caller = self.context.admit(&request, learner)?;
-        let asked = convert::range(request.into_inner())?;
+        let (caller, asked) = self.context.admit_read(request, learner, convert::range)?;
         self.context.catch_up(asked.freshness).await?;
         self.context.metrics.ranges.fetch_add(1, Relaxed);
         let begin = Instant::now();
@@ -68,8 +67,8 @@ impl Kv for KvService {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<RangeStream>, Status> {
         let learner = if request.get_ref().serializable { Learner::Serves } else { Learner::Refuses };
-        let caller = self.context.admit(&request, learner)?;
-        let RangeAsked { query, freshness } = convert::range(request.into_inner())?;
+        let (caller, asked) = self.context.admit_read(request, learner, convert::range)?;
+        let RangeAsked { query, freshness } = asked;
         if query.sort.is_some() {
             return Err(Status::unimplemented("RangeStream does not support custom sort orders"));
         }
@@ -82,8 +81,7 @@ impl Kv for KvService {
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
-        let put = convert::put(request.into_inner())?;
+        let (caller, put) = self.context.admit_read(request, Learner::Refuses, convert::put)?;
         match self.context.propose(caller, Command::Put(put)).await? {
             (revision, Reply::Put(reply)) => {
                 Ok(Response::new(convert::put_response(self.context.header(revision), reply)))
@@ -96,8 +94,7 @@ impl Kv for KvService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
-        let delete = convert::delete_range(request.into_inner())?;
+        let (caller, delete) = self.context.admit_read(request, Learner::Refuses, convert::delete_range)?;
         match self.context.propose(caller, Command::DeleteRange(delete)).await? {
             (revision, Reply::DeleteRange(reply)) => {
                 Ok(Response::new(convert::delete_response(self.context.header(revision), reply)))
@@ -107,8 +104,9 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
-        let asked = convert::txn(request.into_inner(), self.context.config.txn_operations_max)?;
+        let operations_max = self.context.config.txn_operations_max;
+        let read = |request| convert::txn(request, operations_max);
+        let (caller, asked) = self.context.admit_read(request, Learner::Refuses, read)?;
         let (revision, reply) = if asked.txn.is_read_only() {
             self.context.catch_up(asked.freshness).await?;
             self.context.gate.authorize(&caller, ReadTxn(asked.txn))?.read()?

@@ -5,14 +5,14 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use mvcc::{Caller, Command, LeaseGrant, LeaseRevoke, Reply};
+use mvcc::{Command, LeaseGrant, LeaseRevoke, Reply};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use wire::etcdserverpb::{self as pb, lease_server::Lease};
 
 use crate::{
-    context::{Context, Learner, wants_leader},
+    context::{Asker, Context, Learner, wants_leader},
     gate::{LeaseKeepAlive, LeaseLeases, LeaseTimeToLive},
     status::{self, Refusal},
 };
@@ -39,7 +39,6 @@ impl Lease for LeaseService {
             id: if id == 0 { rand::random_range(1..=i64::MAX) } else { id },
             ttl_s: ttl.max(ttl_min_s(self.context.config.election_timeout_ms)),
         };
-        mvcc::check_lease_grant(&grant).map_err(status::check)?;
         match self.context.propose(caller, Command::LeaseGrant(grant)).await? {
             (revision, Reply::LeaseGrant(reply)) => Ok(Response::new(pb::LeaseGrantResponse {
                 header: Some(self.context.header(revision)),
@@ -65,14 +64,13 @@ impl Lease for LeaseService {
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
         let needs_leader = wants_leader(request.metadata());
+        let (asker, requests) = self.context.admit_long(request, Learner::Refuses)?;
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let context = self.context.clone();
-        let requests = request.into_inner();
         tokio::spawn(async move {
             let end = tokio::select! {
-                end = keep_alive(&context, &caller, requests, &answers) => end,
+                end = keep_alive(&context, &asker, requests, &answers) => end,
                 status = context.clone().leader_lost(), if needs_leader => Err(status),
                 () = answers.closed() => Ok(()),
                 () = context.shutdown.cancelled() => Err(Refusal::Stopped.into()),
@@ -123,13 +121,14 @@ impl Lease for LeaseService {
 
 async fn keep_alive(
     context: &Context,
-    caller: &Caller,
+    asker: &Asker,
     mut requests: Streaming<pb::LeaseKeepAliveRequest>,
     answers: &mpsc::Sender<Result<pb::LeaseKeepAliveResponse, Status>>,
 ) -> Result<(), Status> {
     while let Some(pb::LeaseKeepAliveRequest { id }) = requests.message().await? {
         let header = Some(context.header_now());
-        let ttl = context.gate.authorize(caller, LeaseKeepAlive { id })?.renew().await?.unwrap_or(0);
+        let ttl =
+            context.gate.authorize(&context.who(asker)?, LeaseKeepAlive { id })?.renew().await?.unwrap_or(0);
         if ttl > 0 {
             context.metrics.leases_renewed.fetch_add(1, Relaxed);
         }

@@ -23,9 +23,9 @@ pub(crate) struct LockService {
 #[tonic::async_trait]
 impl Lock for LockService {
     async fn lock(&self, request: Request<pb::LockRequest>) -> Result<Response<pb::LockResponse>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
-        let pb::LockRequest { name, lease } = request.into_inner();
-        let queue = Queue::new(self.context.clone(), caller, &name);
+        let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
+        let pb::LockRequest { name, lease } = request;
+        let queue = Queue::new(self.context.clone(), asker, &name);
         let place = queue.enter(lease, Bytes::new()).await?;
         queue.wait_first(&place).await?;
         if queue.own(&place.key)?.is_none() {
@@ -38,9 +38,9 @@ impl Lock for LockService {
         &self,
         request: Request<pb::UnlockRequest>,
     ) -> Result<Response<pb::UnlockResponse>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
-        let queue = Queue::new(self.context.clone(), caller, &[]);
-        let key = request.into_inner().key;
+        let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
+        let queue = Queue::new(self.context.clone(), asker, &[]);
+        let key = request.key;
         if key.is_empty() {
             return Err(crate::status::check(mvcc::CheckError::EmptyKey));
         }

@@ -84,10 +84,11 @@ impl Maintenance for MaintenanceService {
         if status.leader.is_none() {
             errors.push("etcdserver: no leader".to_owned());
         }
-        // The text is that of a Go protobuf message.
-        errors.extend(
-            alarms.iter().map(|alarm| format!("memberID:{} alarm:{} ", alarm.member, alarm_name(alarm.kind))),
-        );
+        // The text is that of a Go protobuf message, which leaves out a 0.
+        errors.extend(alarms.iter().map(|alarm| match alarm.member {
+            0 => format!("alarm:{} ", alarm_name(alarm.kind)),
+            member => format!("memberID:{member} alarm:{} ", alarm_name(alarm.kind)),
+        }));
         Ok(Response::new(pb::StatusResponse {
             header: Some(self.context.header(status.revision)),
             version: VERSION.to_owned(),

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mvcc::{
-    Caller, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseGrant, Op,
-    OpReply, Put, RangeQuery, Reply, SortOrder, SortTarget, Txn,
+    Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseGrant, Op, OpReply,
+    Put, RangeQuery, Reply, SortOrder, SortTarget, Txn,
 };
 use tonic::Status;
 
 use crate::{
-    context::Context,
+    context::{Asker, Context},
     status::{self, Refusal},
     watch::hub::Inbox,
 };
@@ -25,7 +25,7 @@ const SESSION_TTL_S: i64 = 60;
 /// One queue on behalf of one caller.
 pub(crate) struct Queue {
     context: Arc<Context>,
-    caller: Caller,
+    asker: Asker,
     prefix: Bytes,
 }
 
@@ -40,10 +40,10 @@ pub(crate) struct Place {
 }
 
 impl Queue {
-    pub(crate) fn new(context: Arc<Context>, caller: Caller, name: &[u8]) -> Queue {
+    pub(crate) fn new(context: Arc<Context>, asker: Asker, name: &[u8]) -> Queue {
         let mut prefix = name.to_vec();
         prefix.push(b'/');
-        Queue { context, caller, prefix: prefix.into() }
+        Queue { context, asker, prefix: prefix.into() }
     }
 
     /// Puts the caller's key behind all others; a caller that is in the queue already keeps its place.
@@ -62,12 +62,7 @@ impl Queue {
             success: vec![Op::Put(put)],
             failure: vec![Op::Range(RangeQuery::latest(range))],
         };
-        // etcd runs these recipes as a client of itself and loses the code of this one.
-        let unknown_lease = |status: Status| match status.code() {
-            tonic::Code::NotFound => Status::unknown(status.message()),
-            _ => status,
-        };
-        let (revision, reply) = self.txn(txn).await.map_err(unknown_lease)?;
+        let (revision, reply) = self.txn(txn).await?;
         if reply.succeeded {
             return Ok(Place { key, revision, lease, value_before: None });
         }
@@ -124,7 +119,14 @@ impl Queue {
 
     fn one(&self, mut query: RangeQuery) -> Result<Option<KeyValue>, Status> {
         query.limit = 1;
-        Ok(self.context.gate.authorize(&self.caller, query)?.range()?.kvs.into_iter().next())
+        Ok(self
+            .context
+            .gate
+            .authorize(&self.context.who(&self.asker)?, query)?
+            .range()?
+            .kvs
+            .into_iter()
+            .next())
     }
 
     /// Listens to every change in the queue.
@@ -145,17 +147,23 @@ impl Queue {
     /// Takes the key out of the queue.
     pub(crate) async fn leave(&self, key: Bytes) -> Result<i64, Status> {
         let delete = DeleteRange { range: KeyRange::Key(key), prev_kv: false };
-        Ok(self.context.propose(self.caller.clone(), Command::DeleteRange(delete)).await?.0)
+        Ok(self.context.propose(self.context.who(&self.asker)?, Command::DeleteRange(delete)).await?.0)
     }
 
     async fn session(&self) -> Result<i64, Status> {
         let grant = LeaseGrant { id: rand::random_range(1..=i64::MAX), ttl_s: SESSION_TTL_S };
-        self.context.propose(self.caller.clone(), Command::LeaseGrant(grant)).await?;
+        self.context.propose(self.context.who(&self.asker)?, Command::LeaseGrant(grant)).await?;
         Ok(grant.id)
     }
 
     async fn txn(&self, txn: Txn) -> Result<(i64, mvcc::TxnReply), Status> {
-        match self.context.propose(self.caller.clone(), Command::Txn(txn)).await? {
+        // etcd runs these recipes as a client of itself and loses the code of this one.
+        let unknown_lease = |status: Status| match status.code() {
+            tonic::Code::NotFound => Status::unknown(status.message()),
+            _ => status,
+        };
+        let caller = self.context.who(&self.asker)?;
+        match self.context.propose(caller, Command::Txn(txn)).await.map_err(unknown_lease)? {
             (revision, Reply::Txn(reply)) => Ok((revision, reply)),
             _ => Err(status::mismatched_reply()),
         }
@@ -173,7 +181,7 @@ impl Drop for Leave<'_> {
         let Some(queue) = self.queue else { return };
         let queue = Queue {
             context: queue.context.clone(),
-            caller: queue.caller.clone(),
+            asker: queue.asker.clone(),
             prefix: queue.prefix.clone(),
         };
         let key = std::mem::take(&mut self.key);

@@ -80,7 +80,6 @@ pub(crate) fn check(error: CheckError) -> Status {
         | CheckError::LeaseProvided
         | CheckError::TooManyOps
         | CheckError::DuplicateKey => Code::InvalidArgument,
-        CheckError::LeaseTtlTooLarge => Code::OutOfRange,
     };
     etcd(code, error)
 }
@@ -248,7 +247,7 @@ mod tests {
                 Code::InvalidArgument,
                 "etcdserver: duplicate key given in txn request",
             ),
-            (check(CheckError::LeaseTtlTooLarge), Code::OutOfRange, "etcdserver: too large lease TTL"),
+            (apply(ApplyError::LeaseTtlTooLarge), Code::OutOfRange, "etcdserver: too large lease TTL"),
             (
                 apply(ApplyError::Compacted),
                 Code::OutOfRange,

@@ -32,11 +32,11 @@ impl Watch for WatchService {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
         let needs_leader = wants_leader(request.metadata());
+        let (asker, requests) = self.context.admit_long(request, Learner::Refuses)?;
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
-        let stream = stream::Stream::new(self.context.clone(), caller, needs_leader, answers);
-        tokio::spawn(stream.run(request.into_inner()));
+        let stream = stream::Stream::new(self.context.clone(), asker, needs_leader, answers);
+        tokio::spawn(stream.run(requests));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }

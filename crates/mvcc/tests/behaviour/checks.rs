@@ -69,7 +69,4 @@ fn single_requests_are_checked_too() {
     let delete = DeleteRange { range: empty(), prev_kv: false };
     assert_eq!(told(check_delete_range(&delete)), "key is not provided");
     assert_eq!(told(check_put(&Put::default())), "key is not provided");
-    let grant = |ttl_s| check_lease_grant(&LeaseGrant { id: 1, ttl_s });
-    assert_eq!(told(grant(LEASE_TTL_S_MAX)), "ok");
-    assert_eq!(told(grant(LEASE_TTL_S_MAX + 1)), "too large lease TTL");
 }

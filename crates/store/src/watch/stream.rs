@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use mvcc::{Caller, EventsBound, EventsError, KeyRange};
+use mvcc::{EventsBound, EventsError, KeyRange};
 use tokio::{
     sync::{mpsc, watch},
     time::{self, Instant, MissedTickBehavior},
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     config::MESSAGE_OVERHEAD_BYTES,
-    context::Context,
+    context::{Asker, Context},
     gate::WatchRange,
     planted::{self, Bug},
     status::{self, Refusal},
@@ -38,7 +38,7 @@ const NO_WATCH: i64 = -1;
 
 pub(super) struct Stream {
     context: Arc<Context>,
-    caller: Caller,
+    asker: Asker,
     needs_leader: bool,
     answers: mpsc::Sender<Result<pb::WatchResponse, Status>>,
     id: u64,
@@ -60,7 +60,7 @@ struct Gone;
 impl Stream {
     pub(super) fn new(
         context: Arc<Context>,
-        caller: Caller,
+        asker: Asker,
         needs_leader: bool,
         answers: mpsc::Sender<Result<pb::WatchResponse, Status>>,
     ) -> Stream {
@@ -69,7 +69,7 @@ impl Stream {
         Stream {
             id: context.hub.begin_stream(),
             context,
-            caller,
+            asker,
             needs_leader,
             answers,
             inbox: Arc::default(),
@@ -156,7 +156,9 @@ impl Stream {
             request.key = bytes::Bytes::from_static(&[0]);
         }
         let range = KeyRange::from_wire(request.key.clone(), request.range_end.clone());
-        let allowed = match self.context.gate.authorize(&self.caller, WatchRange(range)) {
+        let caller = self.context.who(&self.asker);
+        let allowed = caller.and_then(|caller| self.context.gate.authorize(&caller, WatchRange(range)));
+        let allowed = match allowed {
             Ok(allowed) => allowed,
             Err(refused) => return self.refuse(status::cancel_reason(&refused)).await,
         };
