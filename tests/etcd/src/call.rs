@@ -25,7 +25,7 @@ pub fn method(pool: &DescriptorPool, name: &str) -> Result<MethodDescriptor> {
 
 /// A call that is open: requests go in, answers come out.
 pub struct Call {
-    requests: Option<mpsc::Sender<DynamicMessage>>,
+    requests: Requests,
     pub answers: Streaming<DynamicMessage>,
 }
 
@@ -50,12 +50,29 @@ impl Call {
         }
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         let path = path.parse().map_err(|_| Status::internal("method has no path"))?;
-        let requests = method.is_client_streaming().then_some(sender);
+        let requests = Requests { requests: method.is_client_streaming().then_some(sender) };
         let codec = DynamicCodec { answer: method.output() };
         let answers = grpc.streaming(request, path, codec).await?.into_inner();
         Ok(Call { requests, answers })
     }
 
+    pub async fn send(&self, message: DynamicMessage) -> Result<()> {
+        self.requests.send(message).await
+    }
+
+    /// For two tasks: one sends, one reads.
+    pub fn split(self) -> (Requests, Streaming<DynamicMessage>) {
+        (self.requests, self.answers)
+    }
+}
+
+/// What is sent on an open call, apart from its answers.
+pub struct Requests {
+    /// Held while more may come.
+    requests: Option<mpsc::Sender<DynamicMessage>>,
+}
+
+impl Requests {
     pub async fn send(&self, message: DynamicMessage) -> Result<()> {
         let requests = self.requests.as_ref().context("this call takes no more requests")?;
         requests.send(message).await.context("the call has ended")

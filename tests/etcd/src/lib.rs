@@ -4,6 +4,7 @@
 //! `ETCD_BIN` names a real etcd to run them against instead of ours. Not here: faults, foreign clients.
 
 pub mod call;
+pub mod differential;
 pub mod http;
 pub mod json;
 pub mod matrix;

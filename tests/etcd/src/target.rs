@@ -1,6 +1,6 @@
 //! The cluster under test and the connections to its members.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -45,8 +45,18 @@ impl Target {
         client_tls: Option<ClientTls>,
         flags: &[&str],
     ) -> Result<Target> {
-        let program = foreign_program();
-        let cluster = EtcdCluster::start(size, program.as_deref(), tls, flags)?;
+        Target::start_program(foreign_program().as_deref(), size, tls, client_tls, flags).await
+    }
+
+    /// `program`: a real etcd; ours if there is none.
+    pub async fn start_program(
+        program: Option<&Path>,
+        size: usize,
+        tls: Option<&EtcdTls<'_>>,
+        client_tls: Option<ClientTls>,
+        flags: &[&str],
+    ) -> Result<Target> {
+        let cluster = EtcdCluster::start(size, program, tls, flags)?;
         let url = cluster.client_urls.last().context("a cluster needs a member")?.clone();
         let transport = Transport::connect(std::slice::from_ref(&url), client_tls.clone(), CONNECT_TIME_MAX)?;
         let client = Client::new(transport.clone());
