@@ -247,7 +247,15 @@ impl Auth for AuthService {
         self.context.barrier().await?;
         let role = self.context.gate.authorize(&caller, RoleGet { name })?.role();
         let role = role.ok_or_else(|| status::auth(AuthError::RoleNotFound))?;
-        let perm = role.permissions.into_iter().map(permission_to_wire).collect();
+        // What is granted to root besides says nothing: it may do everything anyhow.
+        let perm = match role.name.as_str() {
+            "root" => vec![authpb::Permission {
+                perm_type: authpb::permission::Type::Readwrite.into(),
+                key: Bytes::new(),
+                range_end: Bytes::from_static(&[0]),
+            }],
+            _ => role.permissions.into_iter().map(permission_to_wire).collect(),
+        };
         Ok(Response::new(pb::AuthRoleGetResponse { header: Some(self.context.header_now()), perm }))
     }
 

@@ -57,7 +57,8 @@ impl Election for ElectionService {
         }
         let leader = pb::LeaderKey { name, key: place.key, rev: place.revision, lease: place.lease };
         Ok(Response::new(pb::CampaignResponse {
-            header: Some(self.context.header_now()),
+            // As in etcd: of when the candidate came, not of when it won.
+            header: Some(self.context.header(place.entered)),
             leader: Some(leader),
         }))
     }

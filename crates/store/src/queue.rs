@@ -35,6 +35,8 @@ pub(crate) struct Place {
     /// Creation revision of the key.
     pub revision: i64,
     pub lease: i64,
+    /// The store's revision after entering.
+    pub entered: i64,
     /// What the key held when the caller had entered before; `None` when it entered just now.
     pub value_before: Option<Bytes>,
 }
@@ -64,13 +66,19 @@ impl Queue {
         };
         let (revision, reply) = self.txn(txn).await?;
         if reply.succeeded {
-            return Ok(Place { key, revision, lease, value_before: None });
+            return Ok(Place { key, revision, lease, entered: revision, value_before: None });
         }
         let Some(OpReply::Range(found)) = reply.responses.into_iter().next() else {
             return Err(status::mismatched_reply());
         };
         let found = found.kvs.into_iter().next().ok_or_else(status::mismatched_reply)?;
-        Ok(Place { key, revision: found.create_revision, lease, value_before: Some(found.value) })
+        Ok(Place {
+            key,
+            revision: found.create_revision,
+            lease,
+            entered: revision,
+            value_before: Some(found.value),
+        })
     }
 
     /// Waits until every earlier key is gone. A caller that stops waiting leaves the queue.

@@ -162,13 +162,13 @@ impl Stream {
             Ok(allowed) => allowed,
             Err(refused) => return self.refuse(status::cancel_reason(&refused)).await,
         };
-        if allowed.range().is_empty() {
-            return self.refuse("mvcc: watcher range is empty".to_owned()).await;
-        }
         if request.start_revision < 0 {
             let compact_revision = self.context.gate.compact_revision();
             let compacted = status::events(EventsError::Compacted { compact_revision });
             return self.refuse(compacted.message().to_owned()).await;
+        }
+        if allowed.range().is_empty() {
+            return self.refuse("mvcc: watcher range is empty".to_owned()).await;
         }
         if request.watch_id != 0 && self.watches.contains_key(&request.watch_id) {
             return self.refuse("mvcc: duplicate watch ID provided on the WatchStream".to_owned()).await;
