@@ -34,11 +34,12 @@ fn zoo() {
         wal::planted::plant(None);
         count(format!("wal::{bug:?}"), result.err().map(|finding| told(&finding)));
     }
-    for (bug, states) in replica::planted::DISK_BUGS {
+    for (bug, seed) in replica::planted::DISK_BUGS {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let states_max = replica::planted::DISK_BUG_STATES_MAX;
         replica::planted::plant(Some(bug));
-        let result = runtime.block_on(replica::crash_suite::run(states, 1));
+        let result = runtime.block_on(replica::crash_suite::run(states_max, seed));
         replica::planted::plant(None);
         count(format!("replica::{bug:?}"), result.err().map(|finding| told(&finding)));
     }

@@ -29,7 +29,7 @@ impl Suite {
         promise: Promise,
         model: &mut Model,
     ) -> Result<(), String> {
-        if self.random.below(4) == 0 {
+        if self.random.below(2) == 0 {
             self.restore(model).await.map_err(|text| format!("{text}\n  restore"))?;
         }
         let stopped = self.defragment(&platter, &promise, model).await;

@@ -125,7 +125,7 @@ impl<'a> Life<'a> {
     fn new_entry(&mut self) -> RaftEntry {
         let last = self.tail.last().or(self.model.chain.last()).map(|entry| entry.log_id.leader_id.term);
         let index = self.model.next_index() + self.tail.len() as u64;
-        let payload = self.model.payload(self.random, self.report.points * 1000 + index);
+        let payload = self.model.payload(self.random, index);
         let entry = RaftEntry { log_id: log_id(self.term, index), payload };
         self.model.know(&entry, last);
         entry
