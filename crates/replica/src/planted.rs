@@ -70,7 +70,7 @@ pub const DISK_BUGS: [(Bug, u64); 12] = [
     (Bug::PositionAlone, 2),
     (Bug::PurgeAheadOfState, 1),
     (Bug::VoteNotSaved, 1),
-    (Bug::RevisionLeftOut, 4),
+    (Bug::RevisionLeftOut, 6),
     (Bug::StateNamedFirst, 1),
     (Bug::SmallFileNotSynced, 1),
     (Bug::SmallFileNameNotSynced, 1),
@@ -78,7 +78,7 @@ pub const DISK_BUGS: [(Bug, u64); 12] = [
     (Bug::StateRemovedFirst, 1),
     (Bug::InstallNotSynced, 1),
     (Bug::NeverDurable, 1),
-    (Bug::RestoreNamedFirst, 4),
+    (Bug::RestoreNamedFirst, 5),
 ];
 
 #[cfg(any(test, feature = "planted"))]
