@@ -72,3 +72,4 @@ pub use rows::{MemoryRecords, Records, RecordsError, Row};
 pub use saved::{Saved, SavedRecord};
 pub use store::{Limits, Store};
 pub use tokens::{TokenDigest, TokenView};
+pub use txn::{PlannedRead, ReadPlan};

@@ -16,6 +16,7 @@ use crate::reply::*;
 use crate::rows::{Records, RecordsError, Row};
 use crate::space::Space;
 use crate::tokens::{TokenDigest, TokenView};
+use crate::txn::ReadPlan;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -296,7 +297,12 @@ impl Store {
         self.space.range_piece(records, &self.leases, cursor, rows_max, size_bytes_max)
     }
 
-    /// Answers a transaction for which `Txn::is_read_only` holds.
+    /// Decides a transaction for which `Txn::is_read_only` holds, without its reads.
+    pub fn plan_read_txn(&self, records: &dyn Records, txn: &Txn) -> Result<ReadPlan, RangeError> {
+        self.pinned(records, txn)
+    }
+
+    /// Answers a transaction for which `Txn::is_read_only` holds, all of it at once.
     pub fn read_txn(&self, records: &dyn Records, txn: &Txn) -> Result<TxnReply, RangeError> {
         self.run_read_txn(records, txn)
     }

@@ -23,6 +23,23 @@ enum Step<'a> {
     Txn(Plan<'a>),
 }
 
+/// What is left to do of a transaction without writes: its compares were decided at `revision`, and its reads can be
+/// taken in pieces, each at the revision that it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadPlan {
+    pub succeeded: bool,
+    /// The store's, when it was decided.
+    pub revision: i64,
+    pub reads: Vec<PlannedRead>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlannedRead {
+    /// At a revision that exists, never at "the latest".
+    Range(RangeQuery),
+    Txn(ReadPlan),
+}
+
 impl Store {
     pub(crate) fn apply_txn(&mut self, records: &dyn Records, txn: &Txn) -> Result<TxnReply, ApplyError> {
         let plan = self.plan(records, txn)?;
@@ -34,6 +51,28 @@ impl Store {
     pub(crate) fn run_read_txn(&self, records: &dyn Records, txn: &Txn) -> Result<TxnReply, RangeError> {
         let plan = self.plan(records, txn)?;
         self.read_plan(records, &plan)
+    }
+
+    pub(crate) fn pinned(&self, records: &dyn Records, txn: &Txn) -> Result<ReadPlan, RangeError> {
+        self.pinned_plan(&self.plan(records, txn)?)
+    }
+
+    fn pinned_plan(&self, plan: &Plan<'_>) -> Result<ReadPlan, RangeError> {
+        let mut reads = Vec::with_capacity(plan.steps.len());
+        for step in &plan.steps {
+            match step {
+                Step::Op(Op::Range(query)) => {
+                    self.space.check_revision(query.revision)?;
+                    let revision = if query.revision > 0 { query.revision } else { self.revision() };
+                    reads.push(PlannedRead::Range(RangeQuery { revision, ..query.clone() }));
+                }
+                Step::Txn(nested) => reads.push(PlannedRead::Txn(self.pinned_plan(nested)?)),
+                Step::Op(Op::Put(_) | Op::DeleteRange(_) | Op::Txn(_)) => {
+                    unreachable!("the caller asked for a transaction without writes")
+                }
+            }
+        }
+        Ok(ReadPlan { succeeded: plan.succeeded, revision: self.revision(), reads })
     }
 
     fn plan<'a>(&self, records: &dyn Records, txn: &'a Txn) -> Result<Plan<'a>, RecordsError> {

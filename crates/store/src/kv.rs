@@ -9,8 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{Stream, stream};
-use mvcc::{Command, Compact, KeyValue, RangeError, RangeQuery, RangeReply, Reply};
+use futures_util::{Stream, future::BoxFuture, stream};
+use mvcc::{
+    Command, Compact, KeyValue, OpReply, PlannedRead, RangeError, RangeQuery, RangeReply, ReadPlan, Reply,
+    TxnReply,
+};
 use tonic::{Request, Response, Status};
 use wire::etcdserverpb::{self as pb, kv_server::Kv};
 
@@ -109,7 +112,7 @@ impl Kv for KvService {
         let (caller, asked) = self.context.admit_read(request, Learner::Refuses, read)?;
         let (revision, reply) = if asked.txn.is_read_only() {
             self.context.catch_up(asked.freshness).await?;
-            self.context.gate.authorize(&caller, ReadTxn(asked.txn))?.read()?
+            read_txn(&self.context, &self.context.gate.authorize(&caller, ReadTxn(asked.txn))?).await?
         } else {
             match self.context.propose(caller, Command::Txn(asked.txn)).await? {
                 (revision, Reply::Txn(reply)) => (revision, reply),
@@ -150,10 +153,55 @@ async fn read(context: &Context, asked: &Authorized<RangeQuery>) -> Result<Range
     asked.range()
 }
 
+/// The store's revision and the answer. Compares are decided at once, reads are taken in pieces at the revision of the
+/// decision.
+async fn read_txn(context: &Context, asked: &Authorized<ReadTxn>) -> Result<(i64, TxnReply), Status> {
+    for _ in 0..READ_ATTEMPTS_MAX {
+        let plan = asked.plan()?;
+        let mut left_bytes = ANSWER_SIZE_BYTES_MAX;
+        match run_plan(context, asked, &plan, &mut left_bytes).await {
+            // History was dropped meanwhile. A revision that the client named is refused with the next plan.
+            Err(PieceError::Range(RangeError::Compacted)) => {}
+            result => return Ok((plan.revision, result?)),
+        }
+    }
+    asked.read()
+}
+
+fn run_plan<'a>(
+    context: &'a Context,
+    asked: &'a Authorized<ReadTxn>,
+    plan: &'a ReadPlan,
+    left_bytes: &'a mut usize,
+) -> BoxFuture<'a, Result<TxnReply, PieceError>> {
+    Box::pin(async move {
+        let mut responses = Vec::with_capacity(plan.reads.len());
+        for read in &plan.reads {
+            responses.push(match read {
+                PlannedRead::Range(query) => {
+                    let reply = read_bounded(context, &asked.part(query.clone()), left_bytes).await?;
+                    OpReply::Range(RangeReply { revision: plan.revision, ..reply })
+                }
+                PlannedRead::Txn(nested) => OpReply::Txn(run_plan(context, asked, nested, left_bytes).await?),
+            });
+        }
+        Ok(TxnReply { succeeded: plan.succeeded, responses })
+    })
+}
+
 async fn read_in_pieces(context: &Context, asked: &Authorized<RangeQuery>) -> Result<RangeReply, PieceError> {
+    read_bounded(context, asked, &mut { ANSWER_SIZE_BYTES_MAX }).await
+}
+
+/// Takes from `left_bytes` what the answer is long.
+async fn read_bounded(
+    context: &Context,
+    asked: &Authorized<RangeQuery>,
+    left_bytes: &mut usize,
+) -> Result<RangeReply, PieceError> {
     let mut cursor = asked.cursor();
     let (kvs, revision) = asked.piece(&mut cursor, CHUNK_ROWS_MAX, CHUNK_SIZE_BYTES)?;
-    let mut size_bytes: usize = kvs.iter().map(KeyValue::size_bytes).sum();
+    take(left_bytes, &kvs)?;
     let mut reply = RangeReply { kvs, more: false, count: 0, revision };
     while !cursor.is_done() {
         if cursor.unsorted() > SORTED_HERE_ROWS_MAX {
@@ -168,17 +216,23 @@ async fn read_in_pieces(context: &Context, asked: &Authorized<RangeQuery>) -> Re
         }
         tokio::task::yield_now().await;
         let (kvs, _) = asked.piece(&mut cursor, CHUNK_ROWS_MAX, CHUNK_SIZE_BYTES)?;
-        size_bytes += kvs.iter().map(KeyValue::size_bytes).sum::<usize>();
-        if size_bytes > ANSWER_SIZE_BYTES_MAX {
-            return Err(PieceError::Refused(Status::resource_exhausted(format!(
-                "trying to send message larger than max ({size_bytes} vs. {ANSWER_SIZE_BYTES_MAX})"
-            ))));
-        }
+        take(left_bytes, &kvs)?;
         reply.kvs.extend(kvs);
     }
     reply.more = cursor.more();
     reply.count = cursor.count();
     Ok(reply)
+}
+
+fn take(left_bytes: &mut usize, kvs: &[KeyValue]) -> Result<(), Status> {
+    let size_bytes: usize = kvs.iter().map(KeyValue::size_bytes).sum();
+    *left_bytes = left_bytes.checked_sub(size_bytes).ok_or_else(|| {
+        let size_bytes = ANSWER_SIZE_BYTES_MAX - *left_bytes + size_bytes;
+        Status::resource_exhausted(format!(
+            "trying to send message larger than max ({size_bytes} vs. {ANSWER_SIZE_BYTES_MAX})"
+        ))
+    })?;
+    Ok(())
 }
 
 impl KvService {

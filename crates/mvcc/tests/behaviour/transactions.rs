@@ -170,7 +170,37 @@ fn a_transaction_without_writes_is_answered_without_the_log() {
     assert_eq!(reply.responses.len(), 2);
     let future = crate::script::parse_txn("then { get a @3 }");
     assert_eq!(machine.store.read_txn(&machine.disk, &future), Err(mvcc::RangeError::FutureRevision));
+
+    // Decided now, read later: as of the moment of the decision.
+    let plan = machine.store.plan_read_txn(&machine.disk, &txn).unwrap();
+    assert_eq!(machine.store.plan_read_txn(&machine.disk, &future), Err(mvcc::RangeError::FutureRevision));
+    machine.run("put a 2 -> revision 3\nput b 1 -> revision 4");
+    assert_eq!(without_revisions(run(&machine, &plan)), without_revisions(reply));
+    let now = machine.store.read_txn(&machine.disk, &txn).unwrap();
+    assert!(!now.succeeded, "the compare holds no more");
     for writes in ["then { put a 1 }", "else { delete a }", "then { get a ; txn else { put a 1 } }"] {
         assert!(!crate::script::parse_txn(writes).is_read_only(), "{writes}");
     }
+}
+
+fn run(machine: &crate::script::Machine, plan: &mvcc::ReadPlan) -> mvcc::TxnReply {
+    let read = |read: &mvcc::PlannedRead| match read {
+        mvcc::PlannedRead::Range(query) => {
+            mvcc::OpReply::Range(machine.store.range(&machine.disk, query).unwrap())
+        }
+        mvcc::PlannedRead::Txn(nested) => mvcc::OpReply::Txn(run(machine, nested)),
+    };
+    mvcc::TxnReply { succeeded: plan.succeeded, responses: plan.reads.iter().map(read).collect() }
+}
+
+/// A reply says which revision the store has by now.
+fn without_revisions(mut reply: mvcc::TxnReply) -> mvcc::TxnReply {
+    for response in &mut reply.responses {
+        match response {
+            mvcc::OpReply::Range(range) => range.revision = 0,
+            mvcc::OpReply::Txn(nested) => *nested = without_revisions(nested.clone()),
+            mvcc::OpReply::Put(_) | mvcc::OpReply::DeleteRange(_) => {}
+        }
+    }
+    reply
 }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use mvcc::{
     AlarmAction, AlarmCommand, AlarmKind, AlarmMember, ApplyError, AuthCommand, AuthError, Caller, Command,
-    HashKv, KeyRange, KeyValue, Operation, RangeCursor, RangeError, RangeQuery, RangeReply, Records, Reply,
-    RoleView, Store, TokenDigest, Txn, TxnReply, UserView,
+    HashKv, KeyRange, KeyValue, Operation, RangeCursor, RangeError, RangeQuery, RangeReply, ReadPlan,
+    Records, Reply, RoleView, Store, TokenDigest, Txn, TxnReply, UserView,
 };
 use replica::{Handle, LeaseRemaining, Member};
 use tonic::Status;
@@ -155,6 +155,20 @@ impl Authorized<RangeQuery> {
 }
 
 impl Authorized<ReadTxn> {
+    /// Its compares, decided at one moment.
+    pub(crate) fn plan(&self) -> Result<ReadPlan, PieceError> {
+        self.handle.read(|store, records| {
+            let decided = store.authorize(&self.caller, self.asked.operation());
+            decided.map_err(|error| PieceError::Refused(status::auth(error)))?;
+            store.plan_read_txn(records, &self.asked.0).map_err(PieceError::Range)
+        })
+    }
+
+    /// One of the reads of its plan; each piece asks again whether it is allowed.
+    pub(crate) fn part(&self, query: RangeQuery) -> Authorized<RangeQuery> {
+        Authorized { handle: self.handle.clone(), caller: self.caller.clone(), asked: query }
+    }
+
     /// The store's revision and the answer.
     pub(crate) fn read(&self) -> Result<(i64, TxnReply), Status> {
         self.look(|asked, store, records| {

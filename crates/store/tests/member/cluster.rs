@@ -169,3 +169,66 @@ async fn a_learner_catches_up_and_is_promoted() {
     assert!(names.contains(&("one", false)) && names.iter().all(|(_, learner)| !learner), "{names:?}");
     join_all([second, first].into_iter().map(Member::stop)).await;
 }
+
+/// More keys than one visit to the store takes, and writes in between: all parts are of one revision.
+#[tokio::test]
+async fn a_transaction_that_reads_much_is_answered_as_of_one_moment() {
+    let member = Member::start().await;
+    let mut kv = member.client.kv.clone();
+    for batch in 0..50 {
+        let put = |number: usize| pb::RequestOp {
+            request: Some(pb::request_op::Request::RequestPut(pb::PutRequest {
+                key: format!("k{:05}", batch * 100 + number).into(),
+                value: "old".into(),
+                ..Default::default()
+            })),
+        };
+        let success = (0..100).map(put).collect();
+        kv.txn(pb::TxnRequest { success, ..Default::default() }).await.unwrap();
+    }
+    let all = pb::RangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
+    let range = |asked: pb::RangeRequest| pb::RequestOp {
+        request: Some(pb::request_op::Request::RequestRange(asked)),
+    };
+    let descending = pb::RangeRequest { sort_order: 2, limit: 4000, ..all.clone() };
+    let count = pb::RangeRequest { count_only: true, ..all.clone() };
+    let nested = pb::TxnRequest { success: vec![range(count), range(all.clone())], ..Default::default() };
+    let nested = pb::RequestOp { request: Some(pb::request_op::Request::RequestTxn(nested)) };
+    let txn = pb::TxnRequest { success: vec![range(descending), nested, range(all)], ..Default::default() };
+
+    let writer = async {
+        for number in 0..200 {
+            member.put(&format!("k{number:05}"), "new").await;
+        }
+    };
+    let reader = async {
+        for _ in 0..10 {
+            let answer = kv.clone().txn(txn.clone()).await.unwrap().into_inner();
+            let revision = answer.header.unwrap().revision;
+            let (mut texts, mut counts) = (Vec::new(), Vec::new());
+            let mut parts = answer.responses;
+            while let Some(part) = parts.pop() {
+                match part.response.unwrap() {
+                    pb::response_op::Response::ResponseRange(part) => {
+                        let newest = part.kvs.iter().map(|kv| kv.mod_revision).max();
+                        assert!(newest.is_none_or(|newest| newest <= revision));
+                        counts.push((part.kvs.len(), part.count, part.more));
+                        if part.kvs.len() == 5000 {
+                            texts.push(part.kvs);
+                        }
+                    }
+                    pb::response_op::Response::ResponseTxn(part) => parts.extend(part.responses),
+                    other => panic!("{other:?}"),
+                }
+            }
+            counts.sort_unstable();
+            assert_eq!(
+                counts,
+                [(0, 5000, false), (4000, 5000, true), (5000, 5000, false), (5000, 5000, false)]
+            );
+            assert_eq!(texts[0], texts[1], "two reads of one transaction");
+        }
+    };
+    tokio::join!(writer, reader);
+    member.stop().await;
+}
