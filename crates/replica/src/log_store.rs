@@ -43,6 +43,8 @@ struct Shared {
     durable_next: watch::Receiver<u64>,
     /// Payload bytes handed to the log and not yet on disk.
     unwritten_size_bytes: AtomicU64,
+    /// Truncations that are not on disk yet.
+    truncating: watch::Sender<usize>,
     fatal: Fatal,
     surroundings: Surroundings,
 }
@@ -62,16 +64,18 @@ struct Inner {
 }
 
 impl LogStore {
-    /// `applied_next`: first index that is not applied yet.
+    /// `applied`: what the state file holds.
     pub(crate) fn new(
         wal: Wal,
-        recovered: wal::Recovered,
-        applied_next: u64,
+        mut recovered: wal::Recovered,
+        applied: Option<LogId>,
         durable_next: watch::Receiver<u64>,
         tail_size_bytes_max: usize,
         fatal: Fatal,
         surroundings: Surroundings,
     ) -> Result<LogStore, codec::CodecError> {
+        let contradicts = applied.filter(|applied| cut_contradiction(&mut recovered.entries, *applied));
+        let applied_next = next_index(applied.as_ref());
         let vote = recovered.vote.map(|mut bytes| codec::take_vote(&mut bytes)).transpose()?;
         let committed =
             recovered.committed.map(|mut bytes| codec::take_log_id(&mut bytes)).transpose()?.flatten();
@@ -98,10 +102,19 @@ impl LogStore {
             applied_next: AtomicU64::new(applied_next),
             durable_next,
             unwritten_size_bytes: AtomicU64::new(0),
+            truncating: watch::Sender::new(0),
             fatal,
             surroundings,
         };
-        Ok(LogStore { shared: Arc::new(shared) })
+        let log = LogStore { shared: Arc::new(shared) };
+        if let Some(applied) = contradicts {
+            tracing::warn!(
+                index = applied.index,
+                "the log contradicts what was committed from here on: cut off"
+            );
+            log.truncate_disk(applied.index);
+        }
+        Ok(log)
     }
 
     /// To be called by the state machine after it has applied everything below `next`.
@@ -123,6 +136,14 @@ impl LogStore {
 
     pub(crate) fn wal(&self) -> &Wal {
         &self.shared.wal
+    }
+
+    /// Resolves when what was cut off is cut off on disk, too. A snapshot's state must not become the member's own before:
+    /// a crash in between would leave a log that contradicts it.
+    pub(crate) async fn truncated(&self) {
+        let mut truncating = self.shared.truncating.subscribe();
+        // The sender lives as long as this does.
+        let _none = truncating.wait_for(|under_way| *under_way == 0).await;
     }
 
     /// Makes the log end at what the state file holds, if it ends before: a snapshot was installed, and the log not cut.
@@ -218,6 +239,19 @@ impl LogStore {
         self.shared.surroundings.blocking(read).await.map_err(io::Error::other)?
     }
 
+    /// Not awaited: requests to the log keep their order, and what is appended next is durable only with this.
+    fn truncate_disk(&self, from_index: u64) {
+        let under_way = Truncating::begin(self.shared.clone());
+        let done = self.done("truncate");
+        self.shared.wal.truncate(
+            from_index,
+            Box::new(move |result| {
+                done(result);
+                drop(under_way);
+            }),
+        );
+    }
+
     fn done(&self, what: &'static str) -> wal::Done {
         let fatal = self.shared.fatal.clone();
         Box::new(move |result| {
@@ -226,6 +260,36 @@ impl LogStore {
             }
         })
     }
+}
+
+/// Counts a truncation until it is on disk, or the log is gone.
+struct Truncating(Arc<Shared>);
+
+impl Truncating {
+    fn begin(shared: Arc<Shared>) -> Truncating {
+        shared.truncating.send_modify(|under_way| *under_way += 1);
+        Truncating(shared)
+    }
+}
+
+impl Drop for Truncating {
+    fn drop(&mut self) {
+        self.0.truncating.send_modify(|under_way| *under_way -= 1);
+    }
+}
+
+/// Removes what contradicts the state file, which holds only what was committed: a snapshot was installed, and the member
+/// ended before the log was cut for it. `true` if there was such an end.
+fn cut_contradiction(entries: &mut Vec<wal::Entry>, applied: LogId) -> bool {
+    let first = entries.first().map_or(u64::MAX, |entry| entry.index);
+    let Some(place) = applied.index.checked_sub(first).and_then(|place| usize::try_from(place).ok()) else {
+        return false;
+    };
+    let contradicts = entries.get(place).is_some_and(|entry| entry.term != applied.leader_id.term);
+    if contradicts {
+        entries.truncate(place);
+    }
+    contradicts
 }
 
 enum Tail {
@@ -415,8 +479,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         self.shared.inner.lock().truncate(last_log_id);
-        // Not awaited: requests to the log keep their order, and what is appended next is durable only with this.
-        self.shared.wal.truncate(next_index(last_log_id.as_ref()), self.done("truncate"));
+        self.truncate_disk(next_index(last_log_id.as_ref()));
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! Opens a data directory and brings a member up.
 //!
-//! Order: lock, identity, peer port, state file, log, replay of what is known to be committed, Raft, services. Nothing
-//! is served before the state is what it was when the member stopped.
+//! Order: lock, identity, state file, log, a question to the others if both are empty, peer port, replay of what is known
+//! to be committed, Raft, services. Nothing is served before the state is what it was when the member stopped. The port
+//! comes behind the question: members that start together find no port where nobody answers yet.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -113,13 +114,13 @@ const REPLAY_ENTRIES: u64 = 4_096;
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Handle, StartError> {
     check(&config)?;
     let data_dir = Arc::new(lock(&config).await?);
-    let fresh = check_identity(&data_dir, config.identity)?;
+    check_identity(&data_dir, config.identity)?;
+    let opened = open(&config, &data_dir).await?;
     let mut listeners = bind(&*config.surroundings.network, &config.listen_peer_urls).await?;
     for path in &config.listen_peer_files {
         let failed = |source| StartError::ListenFile { path: path.clone(), source };
         listeners.push(surroundings::listen_file(path).await.map_err(failed)?);
     }
-    let opened = open(&config, &data_dir, fresh).await?;
     run(config, data_dir, listeners, opened, shutdown.child_token()).await
 }
 
@@ -145,20 +146,17 @@ async fn lock(config: &Config) -> Result<DataDir, StartError> {
     }
 }
 
-/// `true`: the directory was empty and is ours now.
-fn check_identity(data_dir: &DataDir, expected: Identity) -> Result<bool, StartError> {
+/// A directory that is nobody's is ours from now on.
+fn check_identity(data_dir: &DataDir, expected: Identity) -> Result<(), StartError> {
     match data_dir.identity()? {
-        None => {
-            data_dir.set_identity(expected)?;
-            Ok(true)
-        }
+        None => data_dir.set_identity(expected),
         Some(found) if found.cluster_id != expected.cluster_id => {
             Err(StartError::WrongCluster { found: found.cluster_id, expected: expected.cluster_id })
         }
         Some(found) if found.member_id != expected.member_id => {
             Err(StartError::WrongMember { found: found.member_id, expected: expected.member_id })
         }
-        Some(_) => Ok(false),
+        Some(_) => Ok(()),
     }
 }
 
@@ -189,19 +187,9 @@ struct Opened {
     left_behind: BTreeSet<u64>,
 }
 
-async fn open(config: &Config, data_dir: &Arc<DataDir>, fresh: bool) -> Result<Opened, StartError> {
+async fn open(config: &Config, data_dir: &Arc<DataDir>) -> Result<Opened, StartError> {
     let mut bootstrap = None;
     let mut healed = false;
-    if fresh {
-        if watchdog::was_started_before(config).await {
-            tracing::warn!(
-                "the cluster knows this member, its data directory is empty: no votes until it has caught up"
-            );
-            quarantine(data_dir, "the data directory was empty, the cluster knows the member")?;
-        } else if config.new_cluster {
-            bootstrap = Some(first_entry(&config.initial_members)?);
-        }
-    }
     let (blocking_config, blocking_dir) = (config.clone(), data_dir.clone());
     let opening = config.surroundings.blocking(move || open_files(&blocking_config, &blocking_dir));
     let (state, log) = opening.await.map_err(|error| StartError::Raft(error.to_string()))??;
@@ -229,14 +217,21 @@ async fn open(config: &Config, data_dir: &Arc<DataDir>, fresh: bool) -> Result<O
             quarantine(data_dir, "the log lost acknowledged entries")?;
         }
     }
-    // An entry of a former, interrupted start is as good.
-    if !recovered.entries.is_empty() || recovered.purged.is_some() || state.applied_next() > 0 {
-        bootstrap = None;
-    } else if bootstrap.is_none() && config.new_cluster && !data_dir.quarantined() {
-        bootstrap = Some(first_entry(&config.initial_members)?);
+    // Whether there is an identity says nothing: it is the first thing that a start writes, and perhaps the last.
+    let empty = recovered.entries.is_empty() && recovered.purged.is_none() && state.applied_next() == 0;
+    let lost = matches!(recovered.damage, wal::Damage::LostAcknowledged { .. });
+    if empty && !lost && !data_dir.quarantined() {
+        if watchdog::was_started_before(config).await {
+            tracing::warn!(
+                "the cluster knows this member, its data directory is empty: no votes until it has caught up"
+            );
+            quarantine(data_dir, "the data directory was empty, the cluster knows the member")?;
+        } else if config.new_cluster {
+            bootstrap = Some(first_entry(&config.initial_members)?);
+        }
     }
     let mut forced = None;
-    if config.force_new_cluster && !fresh {
+    if config.force_new_cluster && bootstrap.is_none() {
         forced = Some(force::prepare(config, &state, recovered).await?);
     }
     let me = config.identity.member_id;
@@ -350,8 +345,8 @@ pub(crate) struct Raised {
 /// Opens a directory without serving anybody.
 pub(crate) async fn recover(config: &Config) -> Result<Raised, StartError> {
     let data_dir = Arc::new(lock(config).await?);
-    let fresh = check_identity(&data_dir, config.identity)?;
-    let opened = open(config, &data_dir, fresh).await?;
+    check_identity(&data_dir, config.identity)?;
+    let opened = open(config, &data_dir).await?;
     raise(config, data_dir, opened).await
 }
 
@@ -364,7 +359,7 @@ async fn raise(config: &Config, data_dir: Arc<DataDir>, opened: Opened) -> Resul
     let log = LogStore::new(
         wal,
         recovered,
-        state.applied_next(),
+        state.position().applied,
         state.durable_watch(),
         config.log_tail_size_bytes,
         fatal.clone(),
@@ -552,3 +547,6 @@ async fn replay(machine: &mut StateMachine) -> Result<(), StartError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -246,6 +246,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     ) -> Result<(), io::Error> {
         match snapshot {
             SnapshotBody::Incoming(prepared) => {
+                self.log.truncated().await;
                 let result = self.install(*prepared);
                 if let Err(error) = &result {
                     self.fatal.set(FatalReason::StateFile(format!("install snapshot: {error}")));

@@ -15,8 +15,9 @@ use crate::fatal::FatalReason;
 use crate::handle::Inner;
 use crate::{discover, node_of};
 
-/// How long a fresh member looks for a cluster that already knows it. A refused connection answers at once.
-const DISCOVER_TIMEOUT: Duration = Duration::from_millis(300);
+/// How long a fresh member looks for a cluster that already knows it. A refused connection answers at once, so only a
+/// member that lives and is slow is waited for, or a machine that is gone.
+const DISCOVER_TIMEOUT: Duration = Duration::from_secs(5);
 const PROBE_INTERVAL: Duration = Duration::from_millis(15);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Between the campaigns of members that started at the same time.

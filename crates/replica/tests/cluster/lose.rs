@@ -60,6 +60,26 @@ async fn a_member_that_lost_its_directory_is_refilled_and_gives_no_vote_before()
     cluster.converge().await;
 }
 
+/// The first start on the empty directory fails when it has only just written whose it is.
+#[tokio::test]
+async fn a_member_that_lost_its_directory_gives_no_vote_after_an_interrupted_start_either() {
+    let mut cluster = Cluster::start(3).await;
+    for index in 0..3 {
+        cluster.publish(index).await;
+    }
+    let victim = cluster.a_follower().await;
+    cluster.kill(victim).await;
+    cluster.wipe(victim);
+    let config = cluster.config(victim);
+    let port = std::net::TcpListener::bind(config.listen_peer_urls[0]).unwrap();
+    let refused = Node::start(config).await.err().expect("refused");
+    assert!(matches!(refused, StartError::PortInUse { .. }), "{refused}");
+    drop(port);
+    let handle = cluster.launch(victim).await;
+    assert!(handle.status().quarantined);
+    eventually("the quarantine to be lifted", || (!handle.status().quarantined).then_some(())).await;
+}
+
 #[tokio::test]
 async fn a_wiped_member_cannot_elect_a_leader_that_lacks_acknowledged_entries() {
     let mut cluster = Cluster::start_with(3, |config| config.request_timeout = Duration::from_secs(2)).await;
