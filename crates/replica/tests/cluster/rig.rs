@@ -218,15 +218,25 @@ pub(crate) async fn try_put(handle: &Handle, key: &str, value: &str) -> Result<A
     handle.propose(Caller::System, put_command(key, value)).await
 }
 
+/// Patient with elections, after which nothing was proposed.
 pub(crate) async fn put(handle: &Handle, key: &str, value: &str) -> i64 {
-    let applied = try_put(handle, key, value).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let applied = loop {
+        match try_put(handle, key, value).await {
+            Err(ProposeError::NoLeader) if Instant::now() < deadline => {}
+            result => break result.unwrap(),
+        }
+    };
     applied.result.unwrap();
     applied.revision
 }
 
 /// A linearizable read.
 pub(crate) async fn get(handle: &Handle, key: &str) -> Option<String> {
-    handle.read_barrier().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = handle.read_barrier().await {
+        assert!(Instant::now() < deadline, "waited 30 s: {error}");
+    }
     get_here(handle, key)
 }
 

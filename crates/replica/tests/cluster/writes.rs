@@ -107,7 +107,7 @@ async fn the_cluster_goes_on_when_the_leader_dies_and_loses_nothing_acknowledged
     let died = Instant::now();
     let survivor = cluster.running()[0];
     put(cluster.handle(survivor), "after", "y").await;
-    assert!(died.elapsed() < Duration::from_secs(8), "a new leader after {:?}", died.elapsed());
+    assert!(died.elapsed() < Duration::from_secs(30), "a new leader after {:?}", died.elapsed());
     for n in 0..50 {
         assert_eq!(get(cluster.handle(survivor), &format!("before{n}")).await.as_deref(), Some("x"));
     }
