@@ -50,7 +50,12 @@ async fn probes_answer_as_in_etcd() {
         ("GET", "/readyz?exclude=unknown&exclude=", 200, "ok\n"),
         ("GET", "/readyz/data_corruption", 200, "ok\n"),
         ("GET", "/readyz/data_corruption?verbose", 200, "[+]data_corruption ok\nok\n"),
-        ("GET", "/readyz/data_corruption?verbose&exclude=data_corruption", 200, "ok\n"),
+        (
+            "GET",
+            "/readyz/data_corruption?verbose&exclude=data_corruption",
+            200,
+            "[+]data_corruption ok\nok\n",
+        ),
         ("GET", "/readyz/unknown", 404, "404 page not found\n"),
         ("GET", "/readyz/", 404, "404 page not found\n"),
         ("GET", "/livez/data_corruption", 404, "404 page not found\n"),
