@@ -109,7 +109,7 @@ impl NetAppend<TypeConfig> for Connection {
 impl NetStreamAppend<TypeConfig> for Connection {
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         option: RPCOption,
     ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult>>>>
     where
@@ -119,6 +119,10 @@ impl NetStreamAppend<TypeConfig> for Connection {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
+            // openraft pauses after failures when it is asked for the first request. A member whose port refuses
+            // connections fails before anything is asked for, and would be tried again without any pause.
+            let first = input.next().await;
+            let input = futures_util::stream::iter(first).chain(input);
             let link = self.link()?;
             let mut client = link.data.clone();
             let request = link.request(input.map(|rpc| frame(codec::append_request_bytes(&rpc))));
