@@ -15,6 +15,7 @@ use wire::mvccpb;
 
 use crate::cluster::client;
 use crate::log::FIRST_REVISION;
+use crate::record::Watched;
 use crate::watch::{Event, Progress, Stream};
 use crate::workload::{PAUSE_AFTER_ERROR, Shared, entry};
 
@@ -85,12 +86,14 @@ async fn follow(
         *response += 1;
         if answer.events.is_empty() && !answer.created {
             let revision = answer.header.as_ref().map_or(0, |header| header.revision);
-            stream.progress.push(Progress { revision, events: stream.events.len() });
+            let progress = Progress { revision, events: stream.events.len() };
+            shared.note("watches", &Watched::Progress { member, progress });
+            stream.progress.push(progress);
         }
         for event in answer.events {
             let kv = event.kv.context("an event without a key")?;
             let deleted = event.r#type == mvccpb::event::EventType::Delete as i32;
-            stream.events.push(Event {
+            let event = Event {
                 revision: kv.mod_revision,
                 key: shared.key(&kv.key),
                 value: if deleted { None } else { Some(entry(&kv)?.value) },
@@ -99,7 +102,9 @@ async fn follow(
                 previous: event.prev_kv.as_ref().map(entry).transpose()?,
                 response: *response,
                 arrived_ns,
-            });
+            };
+            shared.note("watches", &Watched::Event { member, event });
+            stream.events.push(event);
         }
         let seen = stream.events.last().map_or(0, |event| event.revision);
         shared.collected[member].store(seen, Ordering::Relaxed);

@@ -128,7 +128,9 @@ impl<'a> Injector<'a> {
     pub fn revive(&mut self, member: usize) -> Result<()> {
         if self.cluster.process_id(member).is_none() {
             // Before it can answer anybody.
-            self.starts.push(Started { member, at_ns: self.shared.now_ns() });
+            let started = Started { member, at_ns: self.shared.now_ns() };
+            self.shared.note("starts", &started);
+            self.starts.push(started);
             self.cluster.revive(member)?;
         }
         self.processes[member].store(self.cluster.process_id(member).unwrap_or(0), Ordering::Relaxed);
@@ -653,6 +655,7 @@ impl<'a> Injector<'a> {
             }
         }
         record.ended_ns = self.shared.now_ns();
+        self.shared.note("faults", &record);
         self.done.push(record);
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::search::{self, Hint, Hints};
 use crate::{leases, linear, locks, stale, watch};
 
 /// Below this many answered operations a run says nothing.
-const ANSWERED_MIN: usize = 200;
+pub const ANSWERED_MIN: usize = 200;
 /// Members of a run with a few keys stay far below both.
 const RESIDENT_KIB_MAX: u64 = 2 * 1024 * 1024;
 const DESCRIPTORS_MAX: u64 = 2_000;
@@ -223,6 +223,9 @@ fn bounded(recording: &Recording) -> Result<usize, Violation> {
 }
 
 fn invalid(recording: &Recording) -> Option<String> {
+    if !recording.about.complete && recording.findings.is_empty() {
+        return Some("the run was cut off before its end".to_owned());
+    }
     let answered = count(&recording.operations, |outcome| matches!(outcome, Outcome::Done(_)));
     if answered < ANSWERED_MIN {
         return Some(format!("only {answered} operations were answered"));

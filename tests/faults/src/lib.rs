@@ -18,6 +18,7 @@ pub mod history;
 pub mod holders;
 pub mod inject;
 pub mod isolation;
+pub mod journal;
 pub mod judge;
 pub mod leases;
 pub mod linear;

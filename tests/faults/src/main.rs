@@ -104,6 +104,7 @@ async fn all_runs(arguments: &Arguments) -> Result<ExitCode> {
             members: arguments.members,
             means: means.clone(),
             lying_disks: arguments.lying_disks,
+            journal: arguments.report.as_ref().map(|dir| dir.join(format!("seed-{seed}"))),
         };
         if arguments.workload == Workload::Api {
             if !run_api(&settings, arguments.report.as_deref()).await? {

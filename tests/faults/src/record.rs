@@ -4,7 +4,7 @@
 //! Invariant: what is read back is equal to what was written. All times are nanoseconds since the run's start.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -86,9 +86,13 @@ pub struct Finding {
     pub sentence: String,
 }
 
+/// The files of a recording, without `.jsonl`.
+pub const FILES: [&str; 9] =
+    ["operations", "faults", "cluster", "reads", "starts", "leases", "sections", "findings", "watches"];
+
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "what")]
-enum Watched {
+pub(crate) enum Watched {
     Event { member: usize, event: Event },
     Progress { member: usize, progress: Progress },
 }
@@ -155,11 +159,13 @@ pub(crate) fn lines<T: Serialize>(dir: &Path, name: &str, records: &[T]) -> Resu
 
 pub(crate) fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Vec<T>> {
     let path = dir.join(format!("{name}.jsonl"));
-    let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut records = Vec::new();
-    for (number, line) in BufReader::new(file).lines().enumerate() {
-        let record = serde_json::from_str(&line?)
-            .with_context(|| format!("{}, line {}", path.display(), number + 1))?;
+    // A harness that was killed may have left a part of a line.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    for (number, line) in whole.lines().enumerate() {
+        let record =
+            serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), number + 1))?;
         records.push(record);
     }
     Ok(records)

@@ -3,6 +3,7 @@
 //! Invariants: the recording is complete if the healed cluster came to rest; what it did not do in time is a finding of
 //! the recording, not an error. An error means that the harness itself could not go on.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use crate::collect::run_watcher;
 use crate::disk::Disks;
 use crate::holders;
 use crate::inject::{self, Injector};
+use crate::journal::Journal;
+use crate::judge;
 use crate::network::{self, Network};
 use crate::observe;
 use crate::record::{About, Finding, Recording};
@@ -43,12 +46,21 @@ pub struct Settings {
     pub means: Vec<Means>,
     /// The self-check: every disk says that it has synced and has not, then all lose power. Must be found.
     pub lying_disks: bool,
+    /// Where the recording grows while the run goes on.
+    pub journal: Option<PathBuf>,
 }
 
 impl Settings {
     /// Kills and pauses of three members, which work everywhere.
     pub fn processes_only(seed: u64, length: Duration) -> Settings {
-        Settings { seed, length, members: MEMBERS, means: vec![Means::Processes], lying_disks: false }
+        Settings {
+            seed,
+            length,
+            members: MEMBERS,
+            means: vec![Means::Processes],
+            lying_disks: false,
+            journal: None,
+        }
     }
 
     fn has(&self, means: Means) -> bool {
@@ -172,7 +184,8 @@ async fn run_on(
     disks: Option<&Disks>,
     settings: &Settings,
 ) -> Result<Recording> {
-    let shared = Shared::new(settings.members);
+    let journal = settings.journal.as_ref().map(|dir| Journal::create(dir, &about(settings))).transpose()?;
+    let shared = Shared::with_journal(settings.members, journal);
     let mut injector = Injector::new(cluster, network, disks, shared.clone(), settings.seed);
     for member in 0..settings.members {
         injector.revive(member)?;
@@ -187,8 +200,9 @@ async fn run_on(
         Ok(healed) => recording.about.healed_ms = Some(healed.as_millis() as u64),
         Err(error) => recording.findings.push(finding("LIV", &error)),
     }
-    // A quiet second in which everything must work.
+    // A quiet second in which everything must work; longer on a machine on which that is not enough.
     tokio::time::sleep(Duration::from_secs(1)).await;
+    enough(&shared, judge::ANSWERED_MIN as u64).await;
     shared.stop.store(true, Ordering::Relaxed);
     collect(&mut tasks, &mut recording).await?;
     let ended = match recording.about.healed_ms {
@@ -250,6 +264,14 @@ pub(crate) fn level(settings: &Settings) -> String {
         level = format!("{level}; disks that lie (this must be found)");
     }
     level
+}
+
+/// Waits until clients were answered so often, but not for ever.
+pub(crate) async fn enough(shared: &Shared, answered: u64) {
+    let deadline = Instant::now() + HEALED_WITHIN;
+    while shared.answered.load(Ordering::Relaxed) < answered && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn about(settings: &Settings) -> About {

@@ -19,6 +19,7 @@ use wire::mvccpb;
 
 use crate::cluster::client;
 use crate::history::{Answer, Entry, Key, LEASED, Operation, Outcome, Request, Value};
+use crate::journal::Journal;
 use crate::stale::Read;
 
 const PREFIX: &str = "k/";
@@ -43,11 +44,25 @@ pub struct Shared {
     /// The highest revision that anybody was told.
     pub told: AtomicI64,
     pub leased_keys: AtomicU32,
+    /// Operations that clients were answered.
+    pub answered: AtomicU64,
+    pub journal: Option<Journal>,
     names: Mutex<HashMap<Vec<u8>, Key>>,
 }
 
 impl Shared {
     pub fn new(members: usize) -> Arc<Shared> {
+        Shared::with_journal(members, None)
+    }
+
+    /// Writes one line to the journal, if there is one.
+    pub(crate) fn note(&self, name: &'static str, record: &impl serde::Serialize) {
+        if let Some(journal) = &self.journal {
+            journal.write(name, record);
+        }
+    }
+
+    pub fn with_journal(members: usize, journal: Option<Journal>) -> Arc<Shared> {
         Arc::new(Shared {
             started: Instant::now(),
             values: AtomicU64::new(1),
@@ -55,6 +70,8 @@ impl Shared {
             collected: (0..members).map(|_| AtomicI64::new(0)).collect(),
             told: AtomicI64::new(0),
             leased_keys: AtomicU32::new(LEASED + 1),
+            answered: AtomicU64::new(0),
+            journal,
             names: Mutex::new(HashMap::new()),
         })
     }
@@ -126,7 +143,9 @@ pub async fn run_client(
         if random.random_bool(0.1) {
             let asked =
                 (random.random_range(0..KEYS), random.random_bool(0.5).then(|| random.random_range(0..60)));
-            done.reads.extend(read_old(&mut client, number, member, asked, &shared).await?);
+            let read = read_old(&mut client, number, member, asked, &shared).await?;
+            read.iter().for_each(|read| shared.note("reads", read));
+            done.reads.extend(read);
             continue;
         }
         let request = choose(&mut random, &seen, &shared);
@@ -138,13 +157,16 @@ pub async fn run_client(
         };
         let return_ns = shared.now_ns();
         let ok = matches!(outcome, Outcome::Done(_));
+        shared.answered.fetch_add(u64::from(ok), Ordering::Relaxed);
         if let Outcome::Done(Answer::Found { entry, .. } | Answer::Kept { entry, .. }) = &outcome {
             seen[request.key() as usize] = *entry;
         }
         if let Outcome::Done(answer) = &outcome {
             shared.told.fetch_max(answer.revision(), Ordering::Relaxed);
         }
-        done.operations.push(Operation { client: number, member, call_ns, return_ns, request, outcome });
+        let operation = Operation { client: number, member, call_ns, return_ns, request, outcome };
+        shared.note("operations", &operation);
+        done.operations.push(operation);
         tokio::time::sleep(if ok { PAUSE } else { PAUSE_AFTER_ERROR }).await;
     }
     Ok(done)

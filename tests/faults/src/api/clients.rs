@@ -119,6 +119,8 @@ pub async fn count(
         let return_ns = shared.now_ns();
         let outcome = outcome(answer, Duration::from_nanos(return_ns - call_ns));
         let failed = matches!(outcome, Outcome::Unknown(_));
+        let is_done = matches!(outcome, Outcome::Done(_));
+        shared.answered.fetch_add(u64::from(is_done), std::sync::atomic::Ordering::Relaxed);
         done.push(Increment {
             client: number,
             member,

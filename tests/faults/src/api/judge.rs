@@ -12,7 +12,7 @@ use crate::api::truth::{self, Truth};
 use crate::api::{counters, placement, rights};
 
 /// Below these a run says nothing.
-const INCREMENTS_MIN: usize = 20;
+pub const INCREMENTS_MIN: usize = 20;
 const BOUND_MIN: usize = 5;
 
 const CHECKERS: [(&str, &str); 5] = [

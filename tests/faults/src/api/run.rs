@@ -18,11 +18,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::api::clients::{self, COUNTERS, Door, NAMESPACE, kind};
 use crate::api::history::{Attempt, Increment, Node, Observed, Stream, Toggle};
 use crate::api::record::{About, Recording};
-use crate::api::{store_log, watchers};
+use crate::api::{judge, store_log, watchers};
 use crate::disk::Disks;
 use crate::inject::Injector;
 use crate::network::{self, Network};
-use crate::run::{Settings, come_to_rest, finding, level};
+use crate::run::{Settings, come_to_rest, enough, finding, level};
 use crate::schedule::{self, Kind, Means};
 use crate::workload::Shared;
 
@@ -278,6 +278,9 @@ async fn run_on(
         Ok(_) => serves(&mut injector, doors, SERVES_WITHIN).await,
         Err(error) => Err(error),
     };
+    if healed.is_ok() {
+        enough(&shared, judge::INCREMENTS_MIN as u64).await;
+    }
     shared.stop.store(true, Ordering::Relaxed);
     collect(&mut tasks, &mut recording).await?;
     match healed {

@@ -1,0 +1,77 @@
+//! A recording that grows while the run goes on, so that a harness that is killed leaves what it had seen.
+//!
+//! Invariants: each record is one line, handed to the system in one piece before the next thing is done; the files are
+//! those of [`Recording`](crate::record::Recording), which is saved over them at the end. Leases and sections are only
+//! known when their holders end, and are not here.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::record::{About, FILES};
+
+#[derive(Debug)]
+pub struct Journal {
+    files: Mutex<HashMap<&'static str, File>>,
+}
+
+impl Journal {
+    /// In `dir`, which is made; what a run before it left there goes.
+    pub fn create(dir: &Path, about: &About) -> Result<Journal> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        fs::write(dir.join("about.json"), serde_json::to_vec_pretty(about)?)?;
+        let open = |name: &'static str| Ok((name, File::create(dir.join(format!("{name}.jsonl")))?));
+        Ok(Journal { files: Mutex::new(FILES.into_iter().map(open).collect::<Result<_>>()?) })
+    }
+
+    /// What cannot be written now is still saved at the end of the run, so a full disk does not end it.
+    pub fn write(&self, name: &'static str, record: &impl Serialize) {
+        let Ok(mut line) = serde_json::to_vec(record) else { return };
+        line.push(b'\n');
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut file) = files.get(name) {
+            drop(file.write_all(&line));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write as _;
+
+    use super::Journal;
+    use crate::history::{Answer, Operation, Outcome, Request};
+    use crate::judge::judge;
+    use crate::record::{About, Recording};
+
+    #[test]
+    fn a_run_that_was_cut_off_can_be_read_and_proves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let about = About { seed: 7, members: 3, ..About::default() };
+        let journal = Journal::create(dir.path(), &about).unwrap();
+        let operation = Operation {
+            client: 1,
+            member: 2,
+            call_ns: 3,
+            return_ns: 4,
+            request: Request::Put { key: 5, value: 6 },
+            outcome: Outcome::Done(Answer::Put { revision: 2 }),
+        };
+        for _ in 0..500 {
+            journal.write("operations", &operation);
+        }
+        // The last line was cut off with the process.
+        let path = dir.path().join("operations.jsonl");
+        File::options().append(true).open(path).unwrap().write_all(b"{\"client\":1,").unwrap();
+        let kept = Recording::load(dir.path()).unwrap();
+        assert_eq!((kept.about.seed, kept.operations.len()), (7, 500));
+        assert_eq!(kept.operations[499], operation);
+        assert!(judge(&kept).invalid.unwrap().contains("cut off"));
+    }
+}
