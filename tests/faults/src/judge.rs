@@ -2,12 +2,12 @@
 //!
 //! Invariant: a checker that had nothing to look at says so and is not counted as passed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value as Json, json};
 
 use crate::history::{Operation, Outcome, Violation};
-use crate::log::Log;
+use crate::log::{Change, Log};
 use crate::record::Recording;
 use crate::search::{self, Hint, Hints};
 use crate::{leases, linear, locks, stale, watch};
@@ -105,6 +105,17 @@ pub fn judge(recording: &Recording) -> Judgement {
     let log = match log {
         Err(sentence) => {
             found.insert("WAT", Err(sentence.into()));
+            if recording.about.complete {
+                // These two need no history that all members agree on.
+                let operations = &recording.operations;
+                if let search::Verdict::Violation(violation) = search::check(operations, &Hints::default()) {
+                    found.insert("WGL", Err(violation));
+                }
+                let lost = changes.iter().find_map(|told| in_every_history(told, operations).err());
+                if let Some(violation) = lost {
+                    found.insert("DUR", Err(violation));
+                }
+            }
             Log::default()
         }
         Ok(log) => {
@@ -201,6 +212,21 @@ fn acknowledged_is_there(log: &Log, operations: &[Operation]) -> Result<usize, V
         }
     }
     Ok(acknowledged)
+}
+
+/// What was acknowledged must be in each member's own history, also when the members disagree.
+fn in_every_history(told: &[Change], operations: &[Operation]) -> Result<(), Violation> {
+    let written: BTreeSet<_> =
+        told.iter().map(|change| (change.revision, change.key, change.value)).collect();
+    for (position, operation) in operations.iter().enumerate() {
+        let Outcome::Done(answer) = &operation.outcome else { continue };
+        let asked = (answer.revision(), operation.request.key(), operation.request.value());
+        if answer.changed() && !written.contains(&asked) {
+            let sentence = format!("acknowledged, and in the history of one member lost: {operation}");
+            return Err(Violation::at(position, sentence));
+        }
+    }
+    Ok(())
 }
 
 /// The number of members compared.
