@@ -234,9 +234,8 @@ pub enum AlarmAction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlarmCommand {
     pub action: AlarmAction,
-    /// Deactivate: 0 means every member.
     pub member: u64,
-    /// Deactivate: `None` means every kind. Activate: `None` changes nothing.
+    /// `None` changes nothing.
     pub kind: Option<AlarmKind>,
 }
 

@@ -24,6 +24,7 @@ mod permissions;
 mod tokens;
 
 mod txn;
+mod work;
 
 mod leases;
 

@@ -1,7 +1,7 @@
 //! Reads at one revision, whole: those of transactions.
 //!
 //! Invariants: the index decides what exists, records are read only for what is returned; `count` is of the whole
-//! range, whatever limit and filters say. Not here: reads in pieces (pieces.rs), who may read (authorize.rs).
+//! range, whatever limit and filters say. What is looked at is counted (work.rs): nothing comes between. Not here: reads in pieces (pieces.rs), who may read (authorize.rs).
 
 use crate::command::{RangeQuery, SortOrder, SortTarget};
 use crate::index::State;
@@ -10,6 +10,7 @@ use crate::leases::Leases;
 use crate::reply::{RangeError, RangeReply};
 use crate::rows::{Records, RecordsError, noted};
 use crate::space::Space;
+use crate::work::Work;
 use bytes::Bytes;
 
 impl Space {
@@ -29,6 +30,7 @@ impl Space {
         records: &dyn Records,
         leases: &Leases,
         query: &RangeQuery,
+        work: &mut Work,
     ) -> Result<RangeReply, RangeError> {
         self.check_revision(query.revision)?;
         let at = if query.revision > 0 { query.revision } else { i64::MAX };
@@ -43,6 +45,7 @@ impl Space {
         let mut count = 0;
         let mut found: Vec<(&[u8], State)> = Vec::new();
         for (key, history) in self.index.range(&query.range) {
+            work.keys(1)?;
             let Some(state) = history.at(at).filter(State::is_live) else { continue };
             count += 1;
             if found.len() < collect_max && passes(query, &state) {
@@ -56,7 +59,7 @@ impl Space {
         let cut = found.len() > limit || (collect_max == limit && count as u64 > limit as u64);
         let kvs = match query.sort {
             Some((SortTarget::Value, order)) => {
-                let mut kvs = self.read_all(records, leases, false, &found)?;
+                let mut kvs = self.read_all(records, leases, false, &found, work)?;
                 sort(&mut kvs, order, |left, right| left.value.cmp(&right.value));
                 kvs.truncate(limit);
                 if query.keys_only {
@@ -69,7 +72,7 @@ impl Space {
                     sort(&mut found, order, |left, right| compare_states(target, left, right));
                 }
                 found.truncate(limit);
-                self.read_all(records, leases, query.keys_only, &found)?
+                self.read_all(records, leases, query.keys_only, &found, work)?
             }
         };
         Ok(RangeReply { kvs, more: cut, count, revision })
@@ -81,8 +84,15 @@ impl Space {
         leases: &Leases,
         keys_only: bool,
         found: &[(&[u8], State)],
-    ) -> Result<Vec<KeyValue>, RecordsError> {
-        found.iter().map(|(key, state)| self.read_one(records, leases, keys_only, key, *state)).collect()
+        work: &mut Work,
+    ) -> Result<Vec<KeyValue>, RangeError> {
+        let mut kvs = Vec::new();
+        for (key, state) in found {
+            let kv = self.read_one(records, leases, keys_only, key, *state)?;
+            work.record(kv.size_bytes())?;
+            kvs.push(kv);
+        }
+        Ok(kvs)
     }
 
     pub(crate) fn read_one(

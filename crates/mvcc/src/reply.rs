@@ -110,6 +110,12 @@ pub enum ApplyError {
     LeaseExists,
     #[error("too large lease TTL")]
     LeaseTtlTooLarge,
+    /// Compares and deletions of a transaction would look at too many keys; nothing was changed.
+    #[error("request is too large")]
+    TooMuchWork,
+    /// The changes are made, but what was to be told about them is too much. Only the member that was asked sees this.
+    #[error("the changes were made, but the answer is too large")]
+    AnswerTooLong,
     #[error(transparent)]
     Auth(#[from] AuthError),
     /// Not an answer: this member cannot read its own state any more and must stop before it counts the entry as
@@ -158,6 +164,9 @@ pub enum RangeError {
     Compacted,
     #[error("mvcc: required revision is a future revision")]
     FutureRevision,
+    /// It would hold up everything else for too long.
+    #[error("request is too large")]
+    TooMuchWork,
     #[error("state cannot be read")]
     Records(#[from] RecordsError),
 }

@@ -17,6 +17,7 @@ use crate::rows::{Records, RecordsError, Row};
 use crate::space::Space;
 use crate::tokens::{TokenDigest, TokenView};
 use crate::txn::ReadPlan;
+use crate::work::{Answers, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -73,24 +74,48 @@ impl Store {
 
     /// Applies the entry of `term` that carries `proposal`. Entries come in log order, each exactly once.
     pub fn apply(&mut self, records: &dyn Records, term: u64, proposal: &Proposal) -> Applied {
-        let result = self
+        self.apply_for(records, term, proposal, &mut Answers::wanted())
+    }
+
+    /// The same where nobody waits for the answer: all changes, and of the answer only what costs nothing.
+    pub fn apply_unheard(&mut self, records: &dyn Records, term: u64, proposal: &Proposal) -> Applied {
+        self.apply_for(records, term, proposal, &mut Answers::unwanted())
+    }
+
+    fn apply_for(
+        &mut self,
+        records: &dyn Records,
+        term: u64,
+        proposal: &Proposal,
+        answers: &mut Answers,
+    ) -> Applied {
+        let mut result = self
             .authorize(&proposal.caller, Operation::Command(&proposal.command))
             .map_err(ApplyError::Auth)
             .and_then(|()| self.check_alarms(&proposal.command))
-            .and_then(|()| self.execute(records, term, &proposal.command));
+            .and_then(|()| self.execute(records, term, &proposal.command, answers));
+        if answers.too_long && result.is_ok() {
+            result = Err(ApplyError::AnswerTooLong);
+        }
         self.is_broken |= matches!(result, Err(ApplyError::Records(_)));
         self.space.commit();
         Applied { revision: self.space.revision, result }
     }
 
-    fn execute(&mut self, records: &dyn Records, term: u64, command: &Command) -> Result<Reply, ApplyError> {
+    fn execute(
+        &mut self,
+        records: &dyn Records,
+        term: u64,
+        command: &Command,
+        answers: &mut Answers,
+    ) -> Result<Reply, ApplyError> {
         Ok(match command {
             Command::Noop => Reply::Noop,
-            Command::Put(put) => Reply::Put(self.apply_put(records, put)?),
+            Command::Put(put) => Reply::Put(self.apply_put(records, put, answers)?),
             Command::DeleteRange(delete) => {
-                Reply::DeleteRange(self.run_delete(records, &delete.range, delete.prev_kv)?)
+                Reply::DeleteRange(self.run_delete(records, &delete.range, delete.prev_kv, answers)?)
             }
-            Command::Txn(txn) => Reply::Txn(self.apply_txn(records, txn)?),
+            Command::Txn(txn) => Reply::Txn(self.apply_txn(records, txn, answers)?),
             Command::Compact(compact) => {
                 self.space.compact(compact.revision)?;
                 self.save(&MetaRow::CompactScheduled(compact.revision));
@@ -190,28 +215,25 @@ impl Store {
     }
 
     fn set_alarm(&mut self, command: &AlarmCommand) -> Vec<AlarmMember> {
-        match (command.action, command.kind) {
-            (AlarmAction::Activate, None) => Vec::new(),
-            (AlarmAction::Activate, Some(kind)) => {
-                let alarm = AlarmMember { member: command.member, kind };
+        // As in etcd, exactly the alarm that is named; clients list all and clear each.
+        let Some(kind) = command.kind else { return Vec::new() };
+        let alarm = AlarmMember { member: command.member, kind };
+        let is_told = match command.action {
+            AlarmAction::Activate => {
                 if self.alarms.insert(alarm) {
                     self.save(&MetaRow::Alarm(alarm));
                 }
-                vec![alarm]
+                true
             }
-            (AlarmAction::Deactivate, kind) => {
-                let meant = |alarm: &&AlarmMember| {
-                    (command.member == 0 || alarm.member == command.member)
-                        && kind.is_none_or(|kind| alarm.kind == kind)
-                };
-                let gone: Vec<AlarmMember> = self.alarms.iter().filter(meant).copied().collect();
-                for alarm in &gone {
-                    self.alarms.remove(alarm);
-                    self.space.unflushed.delete_meta(meta::alarm_key(*alarm));
+            AlarmAction::Deactivate => {
+                let was_on = self.alarms.remove(&alarm);
+                if was_on {
+                    self.space.unflushed.delete_meta(meta::alarm_key(alarm));
                 }
-                gone
+                was_on
             }
-        }
+        };
+        is_told.then_some(alarm).into_iter().collect()
     }
 
     fn save(&mut self, row: &MetaRow) {
@@ -282,8 +304,9 @@ impl Store {
         self.space.compaction_pending()
     }
 
+    /// A read in one piece, for what is known to be small; others are taken with `range_chunk`.
     pub fn range(&self, records: &dyn Records, query: &RangeQuery) -> Result<RangeReply, RangeError> {
-        self.space.range(records, &self.leases, query)
+        self.read(records, query, &mut Work::new())
     }
 
     /// The next piece of a long read; empty pieces may come before the cursor is done, while keys are only looked at.

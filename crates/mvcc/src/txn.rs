@@ -2,13 +2,16 @@
 //!
 //! Invariants: all compares, nested ones included, are evaluated on the state before the first operation; all that
 //! can refuse the transaction is checked before the first change, so it has all of its effect or none; operations
-//! run in order and see earlier ones. Not here: static checks (check.rs), permissions (authorize.rs).
+//! run in order and see earlier ones. What a transaction looks at is bounded (work.rs): the compares and deletions are
+//! counted before the first change, its reads are made only where somebody waits for the answer.
+//! Not here: static checks (check.rs), permissions (authorize.rs).
 
 use crate::command::{Compare, CompareResult, CompareTarget, Op, Put, RangeQuery, Txn};
 use crate::keys::KeyRange;
 use crate::reply::{ApplyError, DeleteRangeReply, OpReply, PutReply, RangeError, RangeReply, TxnReply};
 use crate::rows::{Records, RecordsError};
 use crate::store::Store;
+use crate::work::{Answers, TooMuchWork, Work};
 use bytes::Bytes;
 use std::cmp::Ordering;
 
@@ -41,20 +44,27 @@ pub enum PlannedRead {
 }
 
 impl Store {
-    pub(crate) fn apply_txn(&mut self, records: &dyn Records, txn: &Txn) -> Result<TxnReply, ApplyError> {
-        let plan = self.plan(records, txn)?;
-        self.check_plan(&plan)?;
-        self.run_plan(records, &plan)
+    pub(crate) fn apply_txn(
+        &mut self,
+        records: &dyn Records,
+        txn: &Txn,
+        answers: &mut Answers,
+    ) -> Result<TxnReply, ApplyError> {
+        let mut work = Work::new();
+        let plan = self.plan(records, txn, &mut work)?;
+        self.check_plan(&plan, &mut work)?;
+        self.run_plan(records, &plan, answers)
     }
 
     /// Runs a transaction without writes; the answer is as of one revision.
     pub(crate) fn run_read_txn(&self, records: &dyn Records, txn: &Txn) -> Result<TxnReply, RangeError> {
-        let plan = self.plan(records, txn)?;
-        self.read_plan(records, &plan)
+        let mut work = Work::new();
+        let plan = self.plan(records, txn, &mut work)?;
+        self.read_plan(records, &plan, &mut work)
     }
 
     pub(crate) fn pinned(&self, records: &dyn Records, txn: &Txn) -> Result<ReadPlan, RangeError> {
-        self.pinned_plan(&self.plan(records, txn)?)
+        self.pinned_plan(&self.plan(records, txn, &mut Work::new())?)
     }
 
     fn pinned_plan(&self, plan: &Plan<'_>) -> Result<ReadPlan, RangeError> {
@@ -75,25 +85,26 @@ impl Store {
         Ok(ReadPlan { succeeded: plan.succeeded, revision: self.revision(), reads })
     }
 
-    fn plan<'a>(&self, records: &dyn Records, txn: &'a Txn) -> Result<Plan<'a>, RecordsError> {
+    fn plan<'a>(&self, records: &dyn Records, txn: &'a Txn, work: &mut Work) -> Result<Plan<'a>, RangeError> {
         let mut succeeded = true;
         for compare in &txn.compare {
-            if !self.holds(records, compare)? {
+            if !self.holds(records, compare, work)? {
                 succeeded = false;
                 break;
             }
         }
         let ops = if succeeded { &txn.success } else { &txn.failure };
         let steps = ops.iter().map(|op| match op {
-            Op::Txn(nested) => Ok(Step::Txn(self.plan(records, nested)?)),
+            Op::Txn(nested) => Ok(Step::Txn(self.plan(records, nested, work)?)),
             Op::Range(_) | Op::Put(_) | Op::DeleteRange(_) => Ok(Step::Op(op)),
         });
-        Ok(Plan { succeeded, steps: steps.collect::<Result<_, RecordsError>>()? })
+        Ok(Plan { succeeded, steps: steps.collect::<Result<_, RangeError>>()? })
     }
 
-    fn holds(&self, records: &dyn Records, compare: &Compare) -> Result<bool, RecordsError> {
+    fn holds(&self, records: &dyn Records, compare: &Compare, work: &mut Work) -> Result<bool, RangeError> {
         let mut is_empty = true;
         for (key, history) in self.space.index.range(&compare.range) {
+            work.keys(1)?;
             let state = history.latest();
             if !state.is_live() {
                 continue;
@@ -105,7 +116,9 @@ impl Store {
                 CompareTarget::ModRevision(number) => state.revision.main.cmp(number),
                 CompareTarget::Lease(number) => self.leases.of_key(key).cmp(number),
                 CompareTarget::Value(value) => {
-                    self.space.record(records, state.revision)?.kv.value.cmp(value)
+                    let kv = self.space.record(records, state.revision)?.kv;
+                    work.record(kv.value.len())?;
+                    kv.value.cmp(value)
                 }
             };
             if !holds_as(compare.result, ordering) {
@@ -125,13 +138,17 @@ impl Store {
         })
     }
 
-    fn check_plan(&self, plan: &Plan<'_>) -> Result<(), ApplyError> {
+    fn check_plan(&self, plan: &Plan<'_>, work: &mut Work) -> Result<(), ApplyError> {
         plan.steps.iter().try_for_each(|step| match step {
             // The other way round than for a put alone: etcd's order.
             Step::Op(Op::Put(put)) => self.check_kept(put).and_then(|()| self.check_lease(put)),
             Step::Op(Op::Range(query)) => Ok(self.space.check_revision(query.revision)?),
-            Step::Op(Op::DeleteRange(_) | Op::Txn(_)) => Ok(()),
-            Step::Txn(nested) => self.check_plan(nested),
+            Step::Op(Op::DeleteRange(delete)) => {
+                let passed = self.space.index.range(&delete.range).take(work.keys_left().saturating_add(1));
+                Ok(work.keys(passed.count())?)
+            }
+            Step::Op(Op::Txn(_)) => Ok(()),
+            Step::Txn(nested) => self.check_plan(nested, work),
         })
     }
 
@@ -144,28 +161,40 @@ impl Store {
         if keeps && self.space.index.live(&put.key).is_none() { Err(ApplyError::KeyNotFound) } else { Ok(()) }
     }
 
-    fn run_plan(&mut self, records: &dyn Records, plan: &Plan<'_>) -> Result<TxnReply, ApplyError> {
+    fn run_plan(
+        &mut self,
+        records: &dyn Records,
+        plan: &Plan<'_>,
+        answers: &mut Answers,
+    ) -> Result<TxnReply, ApplyError> {
         let mut responses = Vec::with_capacity(plan.steps.len());
         for step in &plan.steps {
             responses.push(match step {
-                Step::Op(Op::Range(query)) => OpReply::Range(self.read(records, query)?),
-                Step::Op(Op::Put(put)) => OpReply::Put(self.run_put(records, put)?),
+                Step::Op(Op::Range(query)) => OpReply::Range(self.read_for(records, query, answers)?),
+                Step::Op(Op::Put(put)) => OpReply::Put(self.run_put(records, put, answers)?),
                 Step::Op(Op::DeleteRange(delete)) => {
-                    OpReply::DeleteRange(self.run_delete(records, &delete.range, delete.prev_kv)?)
+                    OpReply::DeleteRange(self.run_delete(records, &delete.range, delete.prev_kv, answers)?)
                 }
-                Step::Txn(nested) => OpReply::Txn(self.run_plan(records, nested)?),
+                Step::Txn(nested) => OpReply::Txn(self.run_plan(records, nested, answers)?),
                 Step::Op(Op::Txn(nested)) => unreachable!("planned as a nested plan: {nested:?}"),
             });
         }
         Ok(TxnReply { succeeded: plan.succeeded, responses })
     }
 
-    fn read_plan(&self, records: &dyn Records, plan: &Plan<'_>) -> Result<TxnReply, RangeError> {
+    fn read_plan(
+        &self,
+        records: &dyn Records,
+        plan: &Plan<'_>,
+        work: &mut Work,
+    ) -> Result<TxnReply, RangeError> {
         let mut responses = Vec::with_capacity(plan.steps.len());
         for step in &plan.steps {
             match step {
-                Step::Op(Op::Range(query)) => responses.push(OpReply::Range(self.read(records, query)?)),
-                Step::Txn(nested) => responses.push(OpReply::Txn(self.read_plan(records, nested)?)),
+                Step::Op(Op::Range(query)) => {
+                    responses.push(OpReply::Range(self.read(records, query, work)?));
+                }
+                Step::Txn(nested) => responses.push(OpReply::Txn(self.read_plan(records, nested, work)?)),
                 Step::Op(Op::Put(_) | Op::DeleteRange(_) | Op::Txn(_)) => {
                     unreachable!("the caller asked for a transaction without writes")
                 }
@@ -174,24 +203,59 @@ impl Store {
         Ok(TxnReply { succeeded: plan.succeeded, responses })
     }
 
-    fn read(&self, records: &dyn Records, query: &RangeQuery) -> Result<RangeReply, RangeError> {
-        self.space.range(records, &self.leases, query)
+    pub(crate) fn read(
+        &self,
+        records: &dyn Records,
+        query: &RangeQuery,
+        work: &mut Work,
+    ) -> Result<RangeReply, RangeError> {
+        self.space.range(records, &self.leases, query, work)
     }
 
-    pub(crate) fn apply_put(&mut self, records: &dyn Records, put: &Put) -> Result<PutReply, ApplyError> {
+    /// A read beside writes: nothing but the revision where nobody waits, or where the answer is too long already.
+    fn read_for(
+        &self,
+        records: &dyn Records,
+        query: &RangeQuery,
+        answers: &mut Answers,
+    ) -> Result<RangeReply, ApplyError> {
+        let unread =
+            RangeReply { kvs: Vec::new(), more: false, count: 0, revision: self.space.working_revision() };
+        let Some(work) = answers.work() else { return Ok(unread) };
+        match self.read(records, query, work) {
+            Err(RangeError::TooMuchWork) => {
+                answers.exhausted();
+                Ok(unread)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    pub(crate) fn apply_put(
+        &mut self,
+        records: &dyn Records,
+        put: &Put,
+        answers: &mut Answers,
+    ) -> Result<PutReply, ApplyError> {
         self.check_lease(put)?;
         self.check_kept(put)?;
-        Ok(self.run_put(records, put)?)
+        Ok(self.run_put(records, put, answers)?)
     }
 
-    fn run_put(&mut self, records: &dyn Records, put: &Put) -> Result<PutReply, RecordsError> {
-        let before =
-            if put.prev_kv || put.ignore_value { self.space.latest(records, &put.key)? } else { None };
+    fn run_put(
+        &mut self,
+        records: &dyn Records,
+        put: &Put,
+        answers: &mut Answers,
+    ) -> Result<PutReply, RecordsError> {
+        let told = put.prev_kv && answers.work().is_some();
+        let before = if told || put.ignore_value { self.space.latest(records, &put.key)? } else { None };
         let lease = if put.ignore_lease { self.leases.of_key(&put.key) } else { put.lease };
         let kept = before.as_ref().map(|kv| &kv.value).filter(|_| put.ignore_value);
         self.space.put(&put.key, kept.unwrap_or(&put.value), lease);
         self.leases.attach(&put.key, lease);
-        Ok(PutReply { prev: before.filter(|_| put.prev_kv), revision: self.space.working_revision() })
+        let prev = before.filter(|kv| told && answers.afford(kv));
+        Ok(PutReply { prev, revision: self.space.working_revision() })
     }
 
     pub(crate) fn run_delete(
@@ -199,13 +263,15 @@ impl Store {
         records: &dyn Records,
         range: &KeyRange,
         prev_kv: bool,
+        answers: &mut Answers,
     ) -> Result<DeleteRangeReply, RecordsError> {
         let keys = self.space.live_keys_of(range);
         let mut prev_kvs = Vec::new();
-        if prev_kv {
-            for key in &keys {
-                prev_kvs.extend(self.space.latest(records, key)?);
+        for key in keys.iter().filter(|_| prev_kv) {
+            if answers.work().is_none() {
+                break;
             }
+            prev_kvs.extend(self.space.latest(records, key)?.filter(|kv| answers.afford(kv)));
         }
         self.delete_keys(&keys);
         let revision = self.space.working_revision();
@@ -234,7 +300,20 @@ impl From<RangeError> for ApplyError {
         match error {
             RangeError::Compacted => ApplyError::Compacted,
             RangeError::FutureRevision => ApplyError::FutureRevision,
+            RangeError::TooMuchWork => ApplyError::TooMuchWork,
             RangeError::Records(error) => ApplyError::Records(error),
         }
+    }
+}
+
+impl From<TooMuchWork> for ApplyError {
+    fn from(_: TooMuchWork) -> ApplyError {
+        ApplyError::TooMuchWork
+    }
+}
+
+impl From<TooMuchWork> for RangeError {
+    fn from(_: TooMuchWork) -> RangeError {
+        RangeError::TooMuchWork
     }
 }

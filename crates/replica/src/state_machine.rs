@@ -122,7 +122,13 @@ impl StateMachine {
             What::Proposal(proposal) => {
                 let term = entry.log_id.leader_id.term;
                 let begin = Instant::now();
-                let applied = core.store.apply(core.file.as_ref(), term, proposal);
+                // Only who waits sees the answer: at a replay and on the other members its reads would be for nobody.
+                let heard = proposal.member == self.member_id && self.waiters.waits(proposal.id);
+                let applied = if heard {
+                    core.store.apply(core.file.as_ref(), term, proposal)
+                } else {
+                    core.store.apply_unheard(core.file.as_ref(), term, proposal)
+                };
                 let took = begin.elapsed();
                 if took > self.slow_apply {
                     self.counters.applied.slow.fetch_add(1, Ordering::Relaxed);

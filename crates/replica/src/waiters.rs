@@ -57,6 +57,10 @@ impl Waiters {
         self.table.lock().len()
     }
 
+    pub(crate) fn waits(&self, id: u64) -> bool {
+        self.table.lock().contains_key(&id)
+    }
+
     pub(crate) fn register(&self, id: u64) -> oneshot::Receiver<Outcome> {
         let (reply, receiver) = oneshot::channel();
         self.table.lock().insert(id, Waiter { reply, handed: false });

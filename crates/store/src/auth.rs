@@ -25,6 +25,8 @@ use tokens::Token;
 
 /// A login begins anew when users or roles change while the password is compared, but not for ever.
 const LOGIN_ATTEMPTS_MAX: usize = 5;
+/// bcrypt looks at no more; Go's refuses what is longer, with this text.
+const PASSWORD_SIZE_BYTES_MAX: usize = 72;
 
 #[derive(Clone)]
 pub(crate) struct AuthService {
@@ -83,15 +85,20 @@ impl AuthService {
     }
 
     async fn hash(&self, password: String) -> Result<Bytes, Status> {
+        if password.len() > PASSWORD_SIZE_BYTES_MAX {
+            return Err(Status::unknown(format!(
+                "bcrypt: password length exceeds {PASSWORD_SIZE_BYTES_MAX} bytes"
+            )));
+        }
         let cost = self.context.config.bcrypt_cost;
         let hash = self.context.passwords.hash(password, cost).await?;
         hash.map(Bytes::from).map_err(|error| Status::unknown(format!("password cannot be hashed: {error}")))
     }
 
-    /// etcd's clients may send the hash themselves, in base64.
+    /// A client may send a new hash itself, in base64; a password goes before it. Without both nobody logs in any more.
     async fn hash_or_given(&self, password: String, hashed: String) -> Result<Bytes, Status> {
         use base64::Engine as _;
-        if hashed.is_empty() {
+        if !password.is_empty() {
             return self.hash(password).await;
         }
         let bytes = base64::engine::general_purpose::STANDARD.decode(hashed);
@@ -147,14 +154,15 @@ impl Auth for AuthService {
         request: Request<pb::AuthUserAddRequest>,
     ) -> Result<Response<pb::AuthUserAddResponse>, Status> {
         let caller = self.admit(&request)?;
-        let pb::AuthUserAddRequest { name, password, options, hashed_password } = request.into_inner();
+        // A hash that comes with a new user is ignored, as in etcd.
+        let pb::AuthUserAddRequest { name, password, options, hashed_password: _ } = request.into_inner();
         if name.is_empty() {
             return Err(Refusal::UserEmpty.into());
         }
         let no_password = options.is_some_and(|options| options.no_password);
         let password_hash = match no_password {
             true => Bytes::new(),
-            false => self.hash_or_given(password, hashed_password).await?,
+            false => self.hash(password).await?,
         };
         let header = self.change(caller, AuthCommand::UserAdd { name, password_hash, no_password }).await?;
         Ok(Response::new(pb::AuthUserAddResponse { header }))

@@ -88,7 +88,8 @@ pub(crate) fn apply(error: ApplyError) -> Status {
     let code = match &error {
         ApplyError::KeyNotFound => Code::InvalidArgument,
         ApplyError::Compacted | ApplyError::FutureRevision | ApplyError::LeaseTtlTooLarge => Code::OutOfRange,
-        ApplyError::NoSpace => Code::ResourceExhausted,
+        ApplyError::NoSpace | ApplyError::AnswerTooLong => Code::ResourceExhausted,
+        ApplyError::TooMuchWork => Code::InvalidArgument,
         ApplyError::Corrupt => Code::DataLoss,
         ApplyError::LeaseNotFound => Code::NotFound,
         ApplyError::LeaseExists => Code::FailedPrecondition,
@@ -121,6 +122,7 @@ pub(crate) fn auth(error: AuthError) -> Status {
 pub(crate) fn range(error: RangeError) -> Status {
     match &error {
         RangeError::Compacted | RangeError::FutureRevision => etcd(Code::OutOfRange, error),
+        RangeError::TooMuchWork => etcd(Code::InvalidArgument, error),
         RangeError::Records(error) => records(error),
     }
 }

@@ -128,10 +128,11 @@ fn read_peer_client(files: &TlsFiles, rules: &TlsRules) -> Result<ClientConfig, 
     Ok(config)
 }
 
-/// The common name in a verified client certificate, which is the user's name under `--client-cert-auth`.
+/// The common name in a verified client certificate, which is the user's name under `--client-cert-auth`. Of several the
+/// last one, as in Go's `pkix.Name`.
 pub(crate) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    let name = parsed.subject().iter_common_name().last()?.as_str().ok()?;
     (!name.is_empty()).then(|| name.to_owned())
 }
 

@@ -17,7 +17,9 @@ fn an_alarm_stays_until_it_is_switched_off() {
          alarm off corrupt 1   -> none
          alarm off nospace 1   -> NoSpace 1
          alarms                -> Corrupt 2
-         alarm off all 0       -> Corrupt 2
+         alarm off all 0       -> none
+         alarm off corrupt 0   -> none
+         alarm off corrupt 2   -> Corrupt 2
          alarms                -> none
          revision              -> 1",
     );

@@ -1,6 +1,7 @@
 //! Transactions: compares, branches, nesting, order, and all-or-nothing refusals.
 
-use crate::script::check;
+use crate::script::{Machine, check, parse_txn};
+use mvcc::*;
 
 #[test]
 fn the_branch_that_the_compares_choose_runs_in_one_revision() {
@@ -159,48 +160,113 @@ fn a_key_can_be_put_and_deleted_by_two_nested_transactions() {
 
 #[test]
 fn a_transaction_without_writes_is_answered_without_the_log() {
-    let mut machine = crate::script::Machine::quiet();
+    let mut machine = Machine::quiet();
     machine.run("put a 1 -> revision 2");
-    let txn = crate::script::parse_txn(
-        "if version(a)=1 then { get a ; txn then { range a.. count } } else { get b }",
-    );
+    let txn = parse_txn("if version(a)=1 then { get a ; txn then { range a.. count } } else { get b }");
     assert!(txn.is_read_only());
     let reply = machine.store.read_txn(&machine.disk, &txn).unwrap();
     assert!(reply.succeeded);
     assert_eq!(reply.responses.len(), 2);
-    let future = crate::script::parse_txn("then { get a @3 }");
-    assert_eq!(machine.store.read_txn(&machine.disk, &future), Err(mvcc::RangeError::FutureRevision));
+    let future = parse_txn("then { get a @3 }");
+    assert_eq!(machine.store.read_txn(&machine.disk, &future), Err(RangeError::FutureRevision));
 
     // Decided now, read later: as of the moment of the decision.
     let plan = machine.store.plan_read_txn(&machine.disk, &txn).unwrap();
-    assert_eq!(machine.store.plan_read_txn(&machine.disk, &future), Err(mvcc::RangeError::FutureRevision));
+    assert_eq!(machine.store.plan_read_txn(&machine.disk, &future), Err(RangeError::FutureRevision));
     machine.run("put a 2 -> revision 3\nput b 1 -> revision 4");
     assert_eq!(without_revisions(run(&machine, &plan)), without_revisions(reply));
     let now = machine.store.read_txn(&machine.disk, &txn).unwrap();
     assert!(!now.succeeded, "the compare holds no more");
     for writes in ["then { put a 1 }", "else { delete a }", "then { get a ; txn else { put a 1 } }"] {
-        assert!(!crate::script::parse_txn(writes).is_read_only(), "{writes}");
+        assert!(!parse_txn(writes).is_read_only(), "{writes}");
     }
 }
 
-fn run(machine: &crate::script::Machine, plan: &mvcc::ReadPlan) -> mvcc::TxnReply {
-    let read = |read: &mvcc::PlannedRead| match read {
-        mvcc::PlannedRead::Range(query) => {
-            mvcc::OpReply::Range(machine.store.range(&machine.disk, query).unwrap())
-        }
-        mvcc::PlannedRead::Txn(nested) => mvcc::OpReply::Txn(run(machine, nested)),
+fn run(machine: &Machine, plan: &ReadPlan) -> TxnReply {
+    let read = |read: &PlannedRead| match read {
+        PlannedRead::Range(query) => OpReply::Range(machine.store.range(&machine.disk, query).unwrap()),
+        PlannedRead::Txn(nested) => OpReply::Txn(run(machine, nested)),
     };
-    mvcc::TxnReply { succeeded: plan.succeeded, responses: plan.reads.iter().map(read).collect() }
+    TxnReply { succeeded: plan.succeeded, responses: plan.reads.iter().map(read).collect() }
 }
 
 /// A reply says which revision the store has by now.
-fn without_revisions(mut reply: mvcc::TxnReply) -> mvcc::TxnReply {
+fn without_revisions(mut reply: TxnReply) -> TxnReply {
     for response in &mut reply.responses {
         match response {
-            mvcc::OpReply::Range(range) => range.revision = 0,
-            mvcc::OpReply::Txn(nested) => *nested = without_revisions(nested.clone()),
-            mvcc::OpReply::Put(_) | mvcc::OpReply::DeleteRange(_) => {}
+            OpReply::Range(range) => range.revision = 0,
+            OpReply::Txn(nested) => *nested = without_revisions(nested.clone()),
+            OpReply::Put(_) | OpReply::DeleteRange(_) => {}
         }
     }
     reply
+}
+
+/// A store of 1500 keys, and what a list of operations on all of them does when each comes 4000 times.
+fn repeated(op: &str) -> (Machine, Proposal) {
+    let mut machine = Machine::quiet();
+    for number in 0..1500 {
+        machine.run(&format!("put k{number:04} 1 -> revision {}", number + 2));
+    }
+    let txn = parse_txn(&format!("then {{ put a 1 ; {op} }}"));
+    let (first, repeated) = txn.success.split_first().unwrap();
+    let success = std::iter::once(first.clone())
+        .chain(repeated.iter().cycle().take(4000 * repeated.len()).cloned())
+        .collect();
+    let command = Command::Txn(Txn { success, ..txn });
+    (machine, Proposal { id: 1, member: 1, caller: Caller::System, command })
+}
+
+#[test]
+fn a_transaction_that_passes_too_many_keys_changes_nothing() {
+    for op in ["delete k*", "txn if version(k*)>0 then { get a }"] {
+        let (mut machine, proposal) = repeated(op);
+        let before = machine.store.state_hash();
+        for _ in 0..2 {
+            let applied = machine.store.apply(&machine.disk, 1, &proposal);
+            assert_eq!(applied, Applied { revision: 1501, result: Err(ApplyError::TooMuchWork) }, "{op}");
+            assert_eq!(machine.store.state_hash(), before, "{op}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_is_too_long_is_refused_where_somebody_waits_and_the_changes_are_the_same_everywhere() {
+    for op in ["range k*", "range k* count", "range z* ; txn then { range k* keys sort=mod desc }"] {
+        let (mut asked, proposal) = repeated(op);
+        let (mut other, _) = repeated(op);
+        let told = asked.store.apply(&asked.disk, 1, &proposal);
+        assert_eq!(told, Applied { revision: 1502, result: Err(ApplyError::AnswerTooLong) }, "{op}");
+        let unheard = other.store.apply_unheard(&other.disk, 1, &proposal);
+        assert_eq!(unheard.revision, 1502, "{op}");
+        assert_eq!(asked.store.state_hash(), other.store.state_hash(), "{op}");
+        asked.run("get a -> 1");
+    }
+}
+
+#[test]
+fn where_nobody_waits_the_changes_are_the_same_and_nothing_is_read() {
+    let script = "put a 1 -> revision 2";
+    let txn = parse_txn("then { range a..z ; put b 2 prev ; delete a prev ; put c 3 ; range a..z }");
+    let proposal = Proposal { id: 1, member: 1, caller: Caller::System, command: Command::Txn(txn) };
+    let (mut heard, mut unheard) = (Machine::quiet(), Machine::quiet());
+    heard.run(script);
+    unheard.run(script);
+    let told = heard.store.apply(&heard.disk, 1, &proposal);
+    let untold = unheard.store.apply_unheard(&unheard.disk, 1, &proposal);
+    assert_eq!(told.revision, untold.revision);
+    assert_eq!(heard.store.state_hash(), unheard.store.state_hash());
+    let (Ok(Reply::Txn(told)), Ok(Reply::Txn(untold))) = (told.result, untold.result) else {
+        panic!("both answer");
+    };
+    let rows = |reply: &TxnReply| -> usize {
+        let count = |reply: &OpReply| match reply {
+            OpReply::Range(range) => range.kvs.len(),
+            OpReply::DeleteRange(delete) => delete.prev_kvs.len(),
+            OpReply::Put(put) => usize::from(put.prev.is_some()),
+            OpReply::Txn(_) => 0,
+        };
+        reply.responses.iter().map(count).sum()
+    };
+    assert_eq!((rows(&told), rows(&untold)), (4, 0));
 }

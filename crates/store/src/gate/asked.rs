@@ -87,9 +87,14 @@ impl Authorized<Command> {
         Ok((applied.revision, reply))
     }
 
-    /// Refuses growth beyond the quota, and tells the whole cluster that this member is full.
+    /// Refuses growth beyond the quota, and tells the whole cluster that this member is full. What its caller may not do
+    /// as far as this member knows is left to apply, which refuses it: nobody fills a store without the right to write.
     async fn check_space(&self) -> Result<(), Status> {
-        if self.handle.read(|store, _| store.has_space_for(&self.asked)) {
+        let may_pass = self.handle.read(|store, _| {
+            let operation = Operation::Command(&self.asked);
+            store.has_space_for(&self.asked) || store.authorize(&self.caller, operation).is_err()
+        });
+        if may_pass {
             return Ok(());
         }
         let member = self.handle.identity().member_id;
