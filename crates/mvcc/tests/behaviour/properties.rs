@@ -219,7 +219,10 @@ fn check_watch(member: &Member, model: &Model, from: i64, portion: usize) -> Res
     let bound = EventsBound { revisions_max: 100, size_bytes_max: 1 << 20 };
     for batch in member.store.events(&member.disk, first.max(model.compacted), bound).unwrap() {
         for event in &batch.events {
-            let before = model.states[batch.revision as usize - 1].get(&event.kv.key);
+            // A put behind a deletion in the same transaction creates the key: etcd tells no value before it.
+            let is_creation = event.kind == EventKind::Put && event.kv.version == 1;
+            let before =
+                model.states[batch.revision as usize - 1].get(&event.kv.key).filter(|_| !is_creation);
             let told = member.store.previous(&member.disk, event).unwrap();
             // What compaction took may be missing, but is never wrong.
             if batch.revision > model.compacted || told.is_some() {
