@@ -2,7 +2,8 @@
 //!
 //! Invariants: one task reads the event log, in order; `published` moves only after every matching stream has the
 //! batch in its inbox, so a stream that looks at `published` first and empties its inbox afterwards has seen everything
-//! up to it. An inbox that is full forgets its content and says so: the stream reads history instead, nobody waits.
+//! up to it. Both happen while the register is held: a watch that is added is either in time for a batch, or its stream
+//! finds that the batch is published and reads history. An inbox that is full forgets its content and says so: the stream reads history instead, nobody waits.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,7 +23,7 @@ use super::register::Register;
 
 /// What one look at the event log may take.
 const READ: EventsBound = EventsBound { revisions_max: 1000, size_bytes_max: 4 * 1024 * 1024 };
-/// Content of an inbox; above either, the stream falls behind.
+/// Content of an inbox, with who wants what; above either, the stream falls behind.
 const INBOX_ENTRIES_MAX: usize = 4096;
 const INBOX_SIZE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -92,10 +93,14 @@ impl Inbox {
         {
             if let Err(place) = last.watches.binary_search(&watch_id) {
                 last.watches.insert(place, watch_id);
+                content.size_bytes += size_of::<i64>();
+            }
+            if content.size_bytes > INBOX_SIZE_BYTES_MAX {
+                content.lose(batch.revision);
             }
             return;
         }
-        content.size_bytes += batch.size_bytes();
+        content.size_bytes += batch.size_bytes() + size_of::<i64>();
         if content.entries.len() >= INBOX_ENTRIES_MAX || content.size_bytes > INBOX_SIZE_BYTES_MAX {
             content.lose(batch.revision);
         } else {
@@ -112,7 +117,7 @@ impl Inbox {
 
 impl Content {
     fn lose(&mut self, upto: i64) {
-        self.entries.clear();
+        self.entries = VecDeque::new();
         self.lost_upto = Some(self.lost_upto.map_or(upto, |before| before.max(upto)));
     }
 }
@@ -199,36 +204,153 @@ impl Hub {
     /// Hands out what is new, a bounded part of it; true when there may be more.
     fn step(&self, handle: &Handle) -> bool {
         let published = *self.published.borrow();
-        let (batches, current) =
+        let (found, current) =
             handle.read(|store, records| (store.events(records, published + 1, READ), store.revision()));
-        match batches {
+        self.pass_on(found, current)
+    }
+
+    fn pass_on(&self, found: Result<Vec<Arc<EventBatch>>, EventsError>, current: i64) -> bool {
+        match found {
             Ok(batches) => {
-                self.deliver(&batches);
-                let Some(last) = batches.last() else { return false };
-                self.published.send_replace(last.revision);
-                last.revision < current
+                // Without a batch there is nothing up to the current revision: a restored store may begin so.
+                let upto = batches.last().map_or(current, |last| last.revision);
+                self.hand_out(&batches, upto);
+                upto < current
             }
             // A snapshot was installed over revisions that are compacted by now: each stream must see for itself.
             Err(EventsError::Compacted { .. }) => {
-                for inbox in self.register.lock().values() {
-                    inbox.fall_behind(current);
-                }
-                self.published.send_replace(current);
+                self.fall_behind(current);
                 true
             }
+            // So it must here: a stream that wants what cannot be read ends, the others go on.
             Err(EventsError::Records(error)) => {
                 tracing::error!(%error, "events cannot be read");
-                false
+                self.fall_behind(current);
+                true
             }
         }
     }
 
-    fn deliver(&self, batches: &[Arc<EventBatch>]) {
+    /// Puts the batches into the inboxes that want them; everything up to `upto` is published with that.
+    fn hand_out(&self, batches: &[Arc<EventBatch>], upto: i64) {
         let register = self.register.lock();
         for batch in batches {
             for event in &batch.events {
                 register.matching(&event.kv.key, |(_, watch_id), inbox| inbox.push(batch, watch_id));
             }
         }
+        self.publish(&register, upto);
+    }
+
+    /// Nobody gets anything up to `upto` from here.
+    fn fall_behind(&self, upto: i64) {
+        let register = self.register.lock();
+        for inbox in register.values() {
+            inbox.fall_behind(upto);
+        }
+        self.publish(&register, upto);
+    }
+
+    /// Takes the register as the proof that nobody is added meanwhile.
+    fn publish(&self, _held: &Register<Arc<Inbox>>, upto: i64) {
+        self.published.send_if_modified(|published| {
+            let moves = upto > *published;
+            *published = upto.max(*published);
+            moves
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future as _,
+        pin::pin,
+        sync::atomic::{AtomicBool, Ordering::SeqCst},
+        task::{Context, Wake, Waker},
+    };
+
+    use mvcc::{
+        Applied, Caller, Command, Limits, MemoryRecords, Proposal, Put, RecordsError, Revision, Store,
+    };
+
+    use super::*;
+
+    /// The batches of so many puts of one key, from revision 2 on.
+    fn puts(count: usize) -> Vec<Arc<EventBatch>> {
+        let (mut store, records) = (Store::new(Limits::default()), MemoryRecords::default());
+        for id in 0..count {
+            let command = Command::Put(Put { key: "k".into(), ..Put::default() });
+            let proposal = Proposal { id: id as u64, member: 1, caller: Caller::System, command };
+            let Applied { result, .. } = store.apply(&records, 1, &proposal);
+            result.unwrap();
+        }
+        store.events(&records, 2, EventsBound { revisions_max: count, size_bytes_max: usize::MAX }).unwrap()
+    }
+
+    fn key() -> KeyRange {
+        KeyRange::Key("k".into())
+    }
+
+    /// Looks, at the moment at which `published` moves, whether a watch could be added.
+    struct Probe {
+        hub: Arc<Hub>,
+        woken: AtomicBool,
+        register_was_free: AtomicBool,
+    }
+
+    impl Wake for Probe {
+        fn wake(self: Arc<Self>) {
+            self.woken.store(true, SeqCst);
+            self.register_was_free.fetch_or(self.hub.register.try_lock().is_some(), SeqCst);
+        }
+    }
+
+    #[test]
+    fn no_watch_is_added_between_a_batch_and_its_publication() {
+        let missing = || EventsError::Records(RecordsError::Missing { revision: Revision::new(2, 0) });
+        let steps = [Ok(puts(1)), Err(EventsError::Compacted { compact_revision: 9 }), Err(missing())];
+        for (found, current) in steps.into_iter().zip([2, 10, 20]) {
+            let hub = Arc::new(Hub::new(1));
+            let inbox = Arc::default();
+            hub.add(0, 0, &key(), &inbox);
+            let flags = || AtomicBool::new(false);
+            let probe = Arc::new(Probe { hub: hub.clone(), woken: flags(), register_was_free: flags() });
+            let mut published = hub.published();
+            let mut moved = pin!(published.changed());
+            let waker = Waker::from(probe.clone());
+            assert!(moved.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            hub.pass_on(found, current);
+            assert!(probe.woken.load(SeqCst), "published");
+            assert!(!probe.register_was_free.load(SeqCst), "a watch added here hears of nothing");
+            assert_eq!(*hub.published().borrow(), current);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_to_each_stream() {
+        let hub = Hub::new(1);
+        let inbox = Arc::default();
+        hub.add(0, 0, &key(), &inbox);
+        let missing = RecordsError::Missing { revision: Revision::new(2, 0) };
+        assert!(hub.pass_on(Err(missing.into()), 7), "later events may be readable");
+        assert!(matches!(inbox.take(), Mail::Behind { lost_upto: 7 }));
+        assert!(!hub.pass_on(Ok(Vec::new()), 9), "nothing up to 9");
+        assert_eq!(*hub.published().borrow(), 9);
+    }
+
+    #[test]
+    fn an_inbox_is_bounded_however_many_watches_want_a_batch() {
+        let hub = Hub::new(1);
+        let inbox: Arc<Inbox> = Arc::default();
+        for watch_id in 0..10_000 {
+            hub.add(0, watch_id, &key(), &inbox);
+        }
+        hub.pass_on(Ok(puts(200)), 201);
+        assert!(inbox.content.lock().size_bytes <= INBOX_SIZE_BYTES_MAX + 1024);
+        assert!(matches!(inbox.take(), Mail::Behind { lost_upto: 201 }), "16 MB of numbers");
+        hub.pass_on(Ok(puts(2)), 203);
+        let Mail::Entries(entries) = inbox.take() else { panic!("two batches fit") };
+        assert_eq!(entries.iter().map(|entry| entry.watches.len()).sum::<usize>(), 20_000);
     }
 }
