@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mvcc::{Applied, Command, LEASE_TTL_S_MAX, LeaseRemaining as LeaseCheckpointed, Reply, Store};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::planted::{self, Bug};
 
@@ -32,6 +32,8 @@ pub(crate) struct Leases {
     checkpoint_interval: Option<Duration>,
     /// Held from the look at the clock until the checkpoint is handed over, not until it is in the log.
     pub checkpointing: tokio::sync::Mutex<()>,
+    /// Leases were removed, or leadership has come or gone.
+    pub changed: Notify,
 }
 
 /// Exists only while this member leads.
@@ -51,6 +53,17 @@ struct Lease {
     checkpoint_at: Option<Instant>,
     /// The log may have a checkpoint of it.
     checkpointed: bool,
+}
+
+/// What asking for a renewal came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    Renewed(Renewed),
+    /// Its time is over, but it is still there: it ends here soon, or begins anew on another leader. Nobody may be told
+    /// that it is gone before it is (`Leases::changed`). Source: etcd server/lease/lessor.go `Renew`.
+    Over,
+    /// There is no such lease.
+    Unknown,
 }
 
 /// What a renewal did.
@@ -89,10 +102,12 @@ impl Leases {
             clock.checkpointed(lease.id, lease.remaining_s > 0);
         }
         *self.clock.lock() = Some(clock);
+        self.changed.notify_waiters();
     }
 
     pub(crate) fn demote(&self) {
         *self.clock.lock() = None;
+        self.changed.notify_waiters();
     }
 
     /// What apply did to leases.
@@ -113,21 +128,30 @@ impl Leases {
                     }
                 }
             }
-            (_, Reply::LeaseExpire(ids)) => ids.iter().for_each(|id| clock.remove(*id)),
-            (Command::LeaseRevoke(revoke), _) => clock.remove(revoke.id),
+            (_, Reply::LeaseExpire(ids)) => {
+                ids.iter().for_each(|id| clock.remove(*id));
+                self.changed.notify_waiters();
+            }
+            (Command::LeaseRevoke(revoke), _) => {
+                clock.remove(revoke.id);
+                self.changed.notify_waiters();
+            }
             _ => {}
         }
     }
 
-    /// Full time again. `None`: there is no such lease, or its time is over.
-    pub(crate) fn renew(&self, id: i64) -> Result<Option<Renewed>, NotLeading> {
+    /// Full time again.
+    pub(crate) fn renew(&self, id: i64) -> Result<Renewal, NotLeading> {
         let mut clock = self.clock.lock();
         let clock = clock.as_mut().ok_or(NotLeading)?;
         let now = Instant::now();
-        let Some(lease) = clock.leases.get(&id).filter(|lease| lease.deadline > now) else { return Ok(None) };
+        let Some(lease) = clock.leases.get(&id) else { return Ok(Renewal::Unknown) };
+        if lease.deadline <= now {
+            return Ok(Renewal::Over);
+        }
         let Lease { ttl_s, checkpointed, .. } = *lease;
         clock.set(id, ttl_s, now + seconds(ttl_s));
-        Ok(Some(Renewed { ttl_s, was_checkpointed: checkpointed }))
+        Ok(Renewal::Renewed(Renewed { ttl_s, was_checkpointed: checkpointed }))
     }
 
     pub(crate) fn remaining(&self, id: i64) -> Result<Option<LeaseRemaining>, NotLeading> {
@@ -241,6 +265,10 @@ mod tests {
         Leases { clock: Mutex::new(Some(clock)), ..Leases::default() }
     }
 
+    fn renewed(ttl_s: i64, was_checkpointed: bool) -> Result<Renewal, NotLeading> {
+        Ok(Renewal::Renewed(Renewed { ttl_s, was_checkpointed }))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_lease_expires_at_its_deadline_and_not_before() {
         let leases = clock_with(&[(1, 2), (2, 5)]);
@@ -257,13 +285,19 @@ mod tests {
     async fn a_renewal_starts_the_time_over_but_does_not_bring_back_the_dead() {
         let leases = clock_with(&[(1, 2)]);
         tokio::time::advance(Duration::from_millis(1_500)).await;
-        assert_eq!(leases.renew(1), Ok(Some(Renewed { ttl_s: 2, was_checkpointed: false })));
+        assert_eq!(leases.renew(1), renewed(2, false));
         tokio::time::advance(Duration::from_millis(1_500)).await;
         assert_eq!(leases.remaining(1), Ok(Some(LeaseRemaining { granted_ttl_s: 2, remaining_s: 0 })));
         assert!(leases.expired().is_empty());
         tokio::time::advance(Duration::from_millis(600)).await;
-        assert_eq!(leases.renew(1), Ok(None));
-        assert_eq!(leases.renew(9), Ok(None));
+        assert_eq!(leases.renew(1), Ok(Renewal::Over), "it is still there");
+        assert_eq!(leases.renew(9), Ok(Renewal::Unknown));
+        let mut gone = std::pin::pin!(leases.changed.notified());
+        assert!(!gone.as_mut().enable());
+        let applied = Applied { revision: 1, result: Ok(Reply::LeaseExpire(vec![1])) };
+        leases.observe(&Command::LeaseExpire(mvcc::LeaseExpire { ids: vec![1], term: 1 }), &applied);
+        gone.await;
+        assert_eq!(leases.renew(1), Ok(Renewal::Unknown));
     }
 
     #[tokio::test(start_paused = true)]
@@ -294,7 +328,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(600)).await;
         assert_eq!(leases.due_checkpoints(), [LeaseCheckpointed { id: 2, remaining_s: 50 }], "rounded up");
         assert!(leases.due_checkpoints().is_empty());
-        assert_eq!(leases.renew(2), Ok(Some(Renewed { ttl_s: 60, was_checkpointed: true })));
+        assert_eq!(leases.renew(2), renewed(60, true));
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(leases.due_checkpoints(), [LeaseCheckpointed { id: 2, remaining_s: 50 }]);
     }
@@ -320,6 +354,6 @@ mod tests {
         let (applied, command) = apply(&mut store, checkpoint(0));
         leases.observe(&command, &applied);
         assert_eq!(left(&leases), 60);
-        assert_eq!(leases.renew(1), Ok(Some(Renewed { ttl_s: 60, was_checkpointed: false })));
+        assert_eq!(leases.renew(1), renewed(60, false));
     }
 }

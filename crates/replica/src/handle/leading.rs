@@ -1,5 +1,6 @@
 //! What only the leader can do: lease time, member changes, handing over. Other members ask it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Inner, LeaseError};
 use crate::codec::{Answer, MembershipChange, Question};
-use crate::leases::{LeaseRemaining, ROUND_INTERVAL, Renewed};
+use crate::leases::{LeaseRemaining, ROUND_INTERVAL, Renewal, Renewed};
 use crate::membership::MembershipError;
 use crate::node_of;
 use crate::peers::AskError;
@@ -56,30 +57,56 @@ impl Inner {
         Err(LeaseError::Timeout { waited: timeout })
     }
 
-    /// Confirms first that this member still leads: a deposed leader must not promise time.
+    /// Confirms that this member still leads: a deposed leader must not promise time.
+    async fn confirm_lead(&self) -> Result<(), LeaseError> {
+        let timeout = self.config.request_timeout;
+        let confirmed = self.read_index.index(true, timeout).await;
+        confirmed.map(drop).map_err(|error| match error {
+            ReadError::Stopped => LeaseError::Stopped,
+            ReadError::NoLeader | ReadError::LeaderChanged => LeaseError::NoLeader,
+            ReadError::Timeout { .. } | ReadError::TooManyRequests => LeaseError::Timeout { waited: timeout },
+        })
+    }
+
+    /// Full time again for the lease. One whose time is over may yet begin anew on another leader, so until it is gone
+    /// nobody is told that it is.
+    async fn renew_here(&self, id: i64) -> Result<Option<LeaseRemaining>, LeaseError> {
+        let timeout = self.config.request_timeout;
+        let deadline = Instant::now() + timeout;
+        loop {
+            self.confirm_lead().await?;
+            let mut changed = pin!(self.leases.changed.notified());
+            changed.as_mut().enable();
+            match self.leases.renew(id).map_err(|_| LeaseError::NoLeader)? {
+                Renewal::Unknown => return Ok(None),
+                Renewal::Renewed(Renewed { ttl_s, was_checkpointed }) => {
+                    if was_checkpointed {
+                        self.void_checkpoint(id).await?;
+                    }
+                    return Ok(Some(LeaseRemaining { granted_ttl_s: ttl_s, remaining_s: ttl_s }));
+                }
+                Renewal::Over => {}
+            }
+            tokio::select! {
+                () = changed => {}
+                () = tokio::time::sleep_until(deadline) => return Err(LeaseError::Timeout { waited: timeout }),
+                () = self.shutdown.cancelled() => return Err(LeaseError::Stopped),
+            }
+        }
+    }
+
     pub(crate) async fn lease_here(&self, question: &Question) -> Result<Option<LeaseRemaining>, LeaseError> {
         if !self.leads() {
             return Err(LeaseError::NoLeader);
         }
-        let timeout = self.config.request_timeout;
-        self.read_index.index(true, timeout).await.map_err(|error| match error {
-            ReadError::Stopped => LeaseError::Stopped,
-            ReadError::NoLeader | ReadError::LeaderChanged => LeaseError::NoLeader,
-            ReadError::Timeout { .. } | ReadError::TooManyRequests => LeaseError::Timeout { waited: timeout },
-        })?;
-        let lease = match question {
-            Question::LeaseRenew { id } => {
-                let renewed = self.leases.renew(*id).map_err(|_| LeaseError::NoLeader)?;
-                if renewed.is_some_and(|renewed| renewed.was_checkpointed) {
-                    self.void_checkpoint(*id).await?;
-                }
-                Ok(renewed
-                    .map(|Renewed { ttl_s, .. }| LeaseRemaining { granted_ttl_s: ttl_s, remaining_s: ttl_s }))
+        match question {
+            Question::LeaseRenew { id } => self.renew_here(*id).await,
+            Question::LeaseRemaining { id } => {
+                self.confirm_lead().await?;
+                self.leases.remaining(*id).map_err(|_| LeaseError::NoLeader)
             }
-            Question::LeaseRemaining { id } => self.leases.remaining(*id),
             Question::WhoAreYou | Question::Membership(_) | Question::HashKv { .. } => Ok(None),
-        };
-        lease.map_err(|_| LeaseError::NoLeader)
+        }
     }
 
     /// After this a new leader gives the lease its full time again.
