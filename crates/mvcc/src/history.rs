@@ -1,7 +1,8 @@
 //! History for watchers: from memory while it is there, else from records, always in whole revisions.
 //!
 //! Invariants: what is returned is without gaps: a revision that should have records and has none is an error, not
-//! silence. Not here: who watches what.
+//! silence. Every revision changed something, except that a restored backup may have left some out, up to the revision
+//! that it was restored at (`Space::restored`). Not here: who watches what.
 
 use crate::events::{Event, EventBatch, EventKind, EventsBound};
 use crate::keys::{KeyValue, Revision};
@@ -60,25 +61,32 @@ impl Space {
             for (revision, bytes) in rows {
                 after = revision;
                 if revision.main > open.revision {
-                    let next = EventBatch { revision: open.revision + 1, events: Vec::new() };
-                    batches.push_whole(std::mem::replace(&mut open, next))?;
+                    let next = EventBatch { revision: revision.main, events: Vec::new() };
+                    self.close(std::mem::replace(&mut open, next), revision.main.min(end), batches)?;
                     if open.revision >= end || batches.is_full() {
                         return Ok(());
                     }
-                }
-                if revision.main != open.revision {
-                    return Err(RecordsError::Missing { revision: Revision::new(open.revision, 0) });
                 }
                 let record = noted(records, record::decode(revision, &bytes))?;
                 let kind = if record.is_delete { EventKind::Delete } else { EventKind::Put };
                 open.events.push(Event { kind, kv: record.kv, replaced: None });
             }
             if is_last {
-                let reached = open.revision + 1;
-                batches.push_whole(open)?;
-                let missing = RecordsError::Missing { revision: Revision::new(reached, 0) };
-                return if reached < end { Err(missing) } else { Ok(()) };
+                return self.close(open, end, batches);
             }
+        }
+        Ok(())
+    }
+
+    /// Takes a batch that has all its events; behind it nothing was found below `next`.
+    fn close(&self, batch: EventBatch, next: i64, batches: &mut Bounded) -> Result<(), RecordsError> {
+        let first_without = batch.revision + i64::from(!batch.events.is_empty());
+        let first_missing = first_without.max(self.restored + 1);
+        if !batch.events.is_empty() {
+            batches.push(Arc::new(batch));
+        }
+        if first_missing < next {
+            return Err(RecordsError::Missing { revision: Revision::new(first_missing, 0) });
         }
         Ok(())
     }
@@ -137,14 +145,5 @@ impl Bounded {
     fn push(&mut self, batch: Arc<EventBatch>) {
         self.size_bytes += batch.size_bytes();
         self.batches.push(batch);
-    }
-
-    /// Every revision changed something, so a batch without events means that records are missing.
-    fn push_whole(&mut self, batch: EventBatch) -> Result<(), RecordsError> {
-        if batch.events.is_empty() {
-            return Err(RecordsError::Missing { revision: Revision::new(batch.revision, 0) });
-        }
-        self.push(Arc::new(batch));
-        Ok(())
     }
 }

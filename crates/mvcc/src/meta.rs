@@ -13,6 +13,7 @@ use bytes::Bytes;
 const FORMAT: u8 = 1;
 
 const REVISION: &[u8] = b"revision";
+const RESTORED: &[u8] = b"restored";
 const COMPACT_SCHEDULED: &[u8] = b"compact/scheduled";
 const COMPACT_FINISHED: &[u8] = b"compact/finished";
 const LEASE: &[u8] = b"lease/";
@@ -26,6 +27,7 @@ const CLUSTER_VERSION: &[u8] = b"cluster_version";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MetaRow {
     Revision(i64),
+    Restored(i64),
     CompactScheduled(i64),
     CompactFinished(i64),
     Lease { id: i64, ttl_s: i64, remaining_s: i64 },
@@ -66,6 +68,10 @@ impl MetaRow {
             MetaRow::Revision(revision) => {
                 put_i64(&mut out, *revision);
                 Bytes::from_static(REVISION)
+            }
+            MetaRow::Restored(revision) => {
+                put_i64(&mut out, *revision);
+                Bytes::from_static(RESTORED)
             }
             MetaRow::CompactScheduled(revision) => {
                 put_i64(&mut out, *revision);
@@ -121,6 +127,7 @@ impl MetaRow {
 fn decode_row(key: &[u8], reader: &mut Reader) -> Result<MetaRow, DecodeError> {
     Ok(match key {
         REVISION => MetaRow::Revision(reader.i64()?),
+        RESTORED => MetaRow::Restored(reader.i64()?),
         COMPACT_SCHEDULED => MetaRow::CompactScheduled(reader.i64()?),
         COMPACT_FINISHED => MetaRow::CompactFinished(reader.i64()?),
         AUTH => {

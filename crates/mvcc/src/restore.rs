@@ -64,6 +64,7 @@ impl Store {
                 self.space.revision = revision;
                 self.saved_revision = revision;
             }
+            MetaRow::Restored(revision) => self.space.restored = revision,
             MetaRow::CompactScheduled(revision) => self.space.compaction.scheduled = revision,
             MetaRow::CompactFinished(revision) => self.space.compaction.finished = revision,
             MetaRow::Lease { id, ttl_s, remaining_s } => self.leases.load(id, ttl_s, remaining_s),

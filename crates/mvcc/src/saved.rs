@@ -18,6 +18,8 @@ use crate::rows::{RecordsError, Row};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Saved {
     Revision(i64),
+    /// What a backup was restored at: up to there a revision may have no records.
+    Restored(i64),
     /// Reads below it fail.
     CompactScheduled(i64),
     /// What it made unreachable is gone.
@@ -38,6 +40,7 @@ impl Saved {
     pub fn from_row(key: &[u8], value: Bytes) -> Result<Saved, DecodeError> {
         Ok(match MetaRow::decode(key, value)? {
             MetaRow::Revision(revision) => Saved::Revision(revision),
+            MetaRow::Restored(revision) => Saved::Restored(revision),
             MetaRow::CompactScheduled(revision) => Saved::CompactScheduled(revision),
             MetaRow::CompactFinished(revision) => Saved::CompactFinished(revision),
             MetaRow::Lease { id, ttl_s, remaining_s } => Saved::Lease(LeaseTime { id, ttl_s, remaining_s }),
@@ -55,6 +58,7 @@ impl Saved {
     pub fn into_row(self) -> Row {
         let (key, value) = match self {
             Saved::Revision(revision) => MetaRow::Revision(revision),
+            Saved::Restored(revision) => MetaRow::Restored(revision),
             Saved::CompactScheduled(revision) => MetaRow::CompactScheduled(revision),
             Saved::CompactFinished(revision) => MetaRow::CompactFinished(revision),
             Saved::Lease(LeaseTime { id, ttl_s, remaining_s }) => MetaRow::Lease { id, ttl_s, remaining_s },
@@ -124,6 +128,7 @@ mod tests {
         };
         let rows = [
             Saved::Revision(7),
+            Saved::Restored(6),
             Saved::CompactScheduled(6),
             Saved::CompactFinished(5),
             Saved::Lease(LeaseTime { id: 4, ttl_s: 3, remaining_s: 2 }),

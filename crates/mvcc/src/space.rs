@@ -17,6 +17,8 @@ use std::collections::VecDeque;
 pub(crate) struct Space {
     pub(crate) index: Index,
     pub(crate) revision: i64,
+    /// What a backup was restored at; up to there revisions may have no records. 0: it began empty.
+    pub(crate) restored: i64,
     pub(crate) unflushed: Unflushed,
     pub(crate) log: EventLog,
     pub(crate) compaction: crate::compaction::Compaction,
@@ -34,6 +36,7 @@ impl Space {
         Space {
             index: Index::default(),
             revision: 1,
+            restored: 0,
             unflushed: Unflushed::default(),
             log,
             compaction: Default::default(),

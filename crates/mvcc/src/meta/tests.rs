@@ -27,6 +27,7 @@ fn rows_keep_these_bytes() {
     };
     let rows = [
         (MetaRow::Revision(300), "revision", r"\x01\xd8\x04"),
+        (MetaRow::Restored(300), "restored", r"\x01\xd8\x04"),
         (MetaRow::CompactScheduled(2), "compact/scheduled", r"\x01\x04"),
         (MetaRow::CompactFinished(2), "compact/finished", r"\x01\x04"),
         (

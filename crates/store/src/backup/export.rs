@@ -97,6 +97,8 @@ impl Small {
         let at = |revision| rows::revision_key(Revision::new(revision, 0), false);
         match row {
             Saved::Revision(revision) => self.revision = revision,
+            // Whoever restores the backup notes its own.
+            Saved::Restored(_) => {}
             Saved::CompactScheduled(revision) => {
                 self.scheduled = revision;
                 self.put(rows::META, rows::SCHEDULED_COMPACTION, at(revision));

@@ -264,6 +264,7 @@ impl Source<'_> {
             batch.push(Saved::CompactScheduled(revision).into_row());
         }
         batch.push(Saved::Revision(revision).into_row());
+        batch.push(Saved::Restored(revision).into_row());
         for pair in self.pairs(rows::LEASE)? {
             batch.push(Saved::Lease(self.row(rows::lease(pair?.1))?).into_row());
             batch.write_if_full(state)?;
