@@ -17,7 +17,7 @@ use wire::{
 };
 
 use crate::{
-    context::{Context, Learner},
+    context::{Asker, Context, Learner},
     gate::{AuthStatus, Login, RoleGet, RoleList, UserGet, UserList},
     status::{self, Refusal},
 };
@@ -36,6 +36,10 @@ pub(crate) struct AuthService {
 impl AuthService {
     fn admit<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         self.context.admit(request, Learner::Refuses)
+    }
+
+    fn receive<T>(&self, request: &Request<T>) -> Result<Asker, Status> {
+        self.context.receive(request, Learner::Refuses)
     }
 
     /// Changes users or roles; gives the header of the answer.
@@ -142,7 +146,8 @@ impl Auth for AuthService {
         &self,
         request: Request<pb::AuthenticateRequest>,
     ) -> Result<Response<pb::AuthenticateResponse>, Status> {
-        // No `admit` of the caller: an old token must not hinder getting a new one.
+        // Nobody is identified: an old token must not hinder getting a new one.
+        let _whoever = self.receive(&request)?;
         let pb::AuthenticateRequest { name, password } = request.into_inner();
         self.context.barrier().await?;
         let token = self.log_in(&name, &password).await?;
@@ -172,9 +177,9 @@ impl Auth for AuthService {
         &self,
         request: Request<pb::AuthUserGetRequest>,
     ) -> Result<Response<pb::AuthUserGetResponse>, Status> {
-        let caller = self.admit(&request)?;
+        let asker = self.receive(&request)?;
         let name = request.into_inner().name;
-        self.context.barrier().await?;
+        let caller = self.context.admit_fresh(asker).await?;
         let user = self.context.gate.authorize(&caller, UserGet { name })?.user();
         let user = user.ok_or_else(|| status::auth(AuthError::UserNotFound))?;
         Ok(Response::new(pb::AuthUserGetResponse {
@@ -187,8 +192,8 @@ impl Auth for AuthService {
         &self,
         request: Request<pb::AuthUserListRequest>,
     ) -> Result<Response<pb::AuthUserListResponse>, Status> {
-        let caller = self.admit(&request)?;
-        self.context.barrier().await?;
+        let asker = self.receive(&request)?;
+        let caller = self.context.admit_fresh(asker).await?;
         let users = self.context.gate.authorize(&caller, UserList)?.users();
         Ok(Response::new(pb::AuthUserListResponse { header: Some(self.context.header_now()), users }))
     }
@@ -250,9 +255,9 @@ impl Auth for AuthService {
         &self,
         request: Request<pb::AuthRoleGetRequest>,
     ) -> Result<Response<pb::AuthRoleGetResponse>, Status> {
-        let caller = self.admit(&request)?;
+        let asker = self.receive(&request)?;
         let name = request.into_inner().role;
-        self.context.barrier().await?;
+        let caller = self.context.admit_fresh(asker).await?;
         let role = self.context.gate.authorize(&caller, RoleGet { name })?.role();
         let role = role.ok_or_else(|| status::auth(AuthError::RoleNotFound))?;
         // What is granted to root besides says nothing: it may do everything anyhow.
@@ -271,8 +276,8 @@ impl Auth for AuthService {
         &self,
         request: Request<pb::AuthRoleListRequest>,
     ) -> Result<Response<pb::AuthRoleListResponse>, Status> {
-        let caller = self.admit(&request)?;
-        self.context.barrier().await?;
+        let asker = self.receive(&request)?;
+        let caller = self.context.admit_fresh(asker).await?;
         let roles = self.context.gate.authorize(&caller, RoleList)?.roles();
         Ok(Response::new(pb::AuthRoleListResponse { header: Some(self.context.header_now()), roles }))
     }

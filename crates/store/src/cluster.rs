@@ -84,10 +84,11 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
+        let asker = self.context.receive(&request, Learner::Refuses)?;
         if request.into_inner().linearizable {
             self.context.barrier().await?;
         }
+        let caller = self.context.who(&asker)?;
         let allowed = self.context.gate.authorize(&caller, MemberList)?;
         let members = convert::members(allowed.members());
         Ok(Response::new(pb::MemberListResponse { header: self.header(), members }))

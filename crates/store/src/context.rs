@@ -12,7 +12,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Extensions, Request, Status, metadata::MetadataMap};
+use tonic::{Request, Status, metadata::MetadataMap};
 use wire::etcdserverpb as pb;
 
 use crate::{
@@ -31,12 +31,29 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct CertificateUser(pub Arc<str>);
 
-/// What a client said about itself when it made a call. Who that is may change while a call goes on: its token ends
-/// with the user, and what users may do is decided by the rights of now.
+/// What a request brings that says who asks. Who that is, and what he may, changes: a stream keeps this and finds it
+/// out again each time (`Context::who`).
 #[derive(Clone)]
-pub(crate) struct Asker {
-    metadata: MetadataMap,
-    extensions: Extensions,
+pub(crate) enum Asker {
+    Nothing,
+    /// A token that is no text.
+    Unreadable,
+    Token(Arc<str>),
+    Certificate(CertificateUser),
+}
+
+impl Asker {
+    /// By token first, then by certificate.
+    fn of<T>(request: &Request<T>) -> Asker {
+        match token(request.metadata().as_ref()) {
+            Some(Some(text)) => Asker::Token(text.into()),
+            Some(None) => Asker::Unreadable,
+            None => match request.extensions().get::<CertificateUser>() {
+                Some(user) => Asker::Certificate(user.clone()),
+                None => Asker::Nothing,
+            },
+        }
+    }
 }
 
 /// How long a serializable read waits for a revision that this member has not applied yet.
@@ -139,8 +156,7 @@ impl Context {
 
     /// The checks before each request; says who asks.
     pub(crate) fn admit<T>(&self, request: &Request<T>, learner: Learner) -> Result<Caller, Status> {
-        self.serves(request, learner)?;
-        self.caller(request.metadata(), request.extensions())
+        self.who(&self.receive(request, learner)?)
     }
 
     /// The same for a request that is checked by itself before anybody looks who asks, as etcd does with keys.
@@ -150,58 +166,53 @@ impl Context {
         learner: Learner,
         read: impl FnOnce(T) -> Result<A, Status>,
     ) -> Result<(Caller, A), Status> {
-        self.serves(&request, learner)?;
-        let (metadata, extensions, message) = request.into_parts();
-        let asked = read(message)?;
-        Ok((self.caller(&metadata, &extensions)?, asked))
+        let asker = self.receive(&request, learner)?;
+        let asked = read(request.into_inner())?;
+        Ok((self.who(&asker)?, asked))
     }
 
     /// The same for a call that goes on for long: `who` is asked at each thing that it does.
     pub(crate) fn admit_long<T>(&self, request: Request<T>, learner: Learner) -> Result<(Asker, T), Status> {
-        self.serves(&request, learner)?;
-        let (metadata, extensions, message) = request.into_parts();
-        Ok((Asker { metadata, extensions }, message))
+        Ok((self.receive(&request, learner)?, request.into_inner()))
     }
 
-    pub(crate) fn who(&self, asker: &Asker) -> Result<Caller, Status> {
-        self.caller(&asker.metadata, &asker.extensions)
-    }
-
-    /// Whether this member serves such requests now.
-    fn serves<T>(&self, request: &Request<T>, learner: Learner) -> Result<(), Status> {
+    /// The checks that do not need to know who asks. A request that waits for the state to be fresh, and one that lasts,
+    /// identifies its caller afterwards: what this member knows of users now may be old.
+    pub(crate) fn receive<T>(&self, request: &Request<T>, learner: Learner) -> Result<Asker, Status> {
         if learner == Learner::Refuses && self.gate.is_learner() {
             return Err(Refusal::Learner.into());
         }
         if wants_leader(request.metadata()) && !self.has_leader() {
             return Err(Refusal::NoLeader.into());
         }
-        Ok(())
+        Ok(Asker::of(request))
     }
 
-    /// By token first, then by certificate. While authentication is off nobody has a name.
-    fn caller(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Caller, Status> {
-        let token = token(metadata.as_ref());
-        let certificate = extensions.get::<CertificateUser>();
-        if token.is_none() && certificate.is_none() {
-            return Ok(Caller::Anonymous);
-        }
-        self.gate.identify(|store| {
-            if !store.auth_enabled() {
-                return Ok(Caller::Anonymous);
+    /// Like `admit`, for a caller that is to be judged by all that was acknowledged before the call.
+    pub(crate) async fn admit_fresh(&self, asker: Asker) -> Result<Caller, Status> {
+        self.barrier().await?;
+        self.who(&asker)
+    }
+
+    /// Who it is now. While authentication is off nobody has a name.
+    pub(crate) fn who(&self, asker: &Asker) -> Result<Caller, Status> {
+        let user =
+            |name| self.gate.identify(|users| Caller::User { name, auth_revision: users.auth_revision() });
+        match asker {
+            Asker::Nothing => Ok(Caller::Anonymous),
+            _ if !self.gate.identify(|users| users.auth_enabled()) => Ok(Caller::Anonymous),
+            Asker::Unreadable => Err(Refusal::InvalidToken.into()),
+            Asker::Certificate(CertificateUser(name)) => Ok(user(name.to_string())),
+            Asker::Token(text) => {
+                // A signature is verified while nobody waits for the state.
+                let proof = self.tokens.examine(text).ok_or(Refusal::InvalidToken)?;
+                let claims = self.gate.identify(|users| {
+                    self.tokens.claims(proof, users.auth_revision(), |digest| users.token(digest))
+                });
+                let Claims { name, auth_revision } = claims.ok_or(Refusal::InvalidToken)?;
+                Ok(Caller::User { name, auth_revision })
             }
-            let name = match (token, certificate) {
-                (Some(token), _) => {
-                    let text = token.ok_or(Refusal::InvalidToken)?;
-                    let auth_revision = store.auth_revision();
-                    let claims = self.tokens.verify(text, auth_revision, |digest| store.token(digest));
-                    let Claims { name, auth_revision } = claims.ok_or(Refusal::InvalidToken)?;
-                    return Ok(Caller::User { name, auth_revision });
-                }
-                (None, Some(user)) => user.0.to_string(),
-                (None, None) => return Ok(Caller::Anonymous),
-            };
-            Ok(Caller::User { name, auth_revision: store.auth_revision() })
-        })
+        }
     }
 
     /// After this, what this member has applied holds everything acknowledged before the call.
@@ -226,10 +237,12 @@ impl Context {
     }
 
     /// A token that a login at another member has just given may not be known here yet: waits for it, for a moment.
-    /// Nobody is told by this whether it is genuine.
+    /// Nobody is told by this whether it is genuine. While authentication is off nobody looks at it.
     pub(crate) async fn hear_of(&self, headers: &HeaderMap) {
         let Some(Some(text)) = token(headers) else { return };
-        if let Some(index) = self.tokens.index(text) {
+        if let Some(index) = self.tokens.index(text)
+            && self.gate.identify(|users| users.auth_enabled())
+        {
             let _late_is_no_error = tokio::time::timeout(CATCH_UP_TIMEOUT, self.gate.applied(index)).await;
         }
     }

@@ -51,8 +51,7 @@ impl Election for ElectionService {
                 return Err(not_leader());
             }
         }
-        queue.wait_first(&place).await?;
-        if queue.own(&place.key)?.is_none() {
+        if !queue.hold(&place).await? {
             return Err(Status::unknown("election: session is expired"));
         }
         let leader = pb::LeaderKey { name, key: place.key, rev: place.revision, lease: place.lease };

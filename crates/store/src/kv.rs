@@ -1,6 +1,6 @@
 //! The KV service: reads at a revision, writes through the log.
 //!
-//! Invariants: a linearizable read passes the barrier before it looks (`catch_up`); a long read is taken in pieces at one pinned
+//! Invariants: a linearizable read passes the barrier before it looks (`catch_up`), at its caller too; a long read is taken in pieces at one pinned
 //! revision, so it holds up neither writes nor other reads.
 
 use std::{
@@ -21,7 +21,7 @@ use crate::{
     context::{Context, Learner},
     convert::{self, RangeAsked},
     gate::{Authorized, PieceError, ReadTxn},
-    status,
+    status::{self, Refusal},
 };
 
 /// How much one visit to the store may take: rows looked at and bytes copied.
@@ -52,8 +52,10 @@ impl Kv for KvService {
 
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let learner = if request.get_ref().serializable { Learner::Serves } else { Learner::Refuses };
-        let (caller, asked) = self.context.admit_read(request, learner, convert::range)?;
+        let (asker, request) = self.context.admit_long(request, learner)?;
+        let asked = convert::range(request)?;
         self.context.catch_up(asked.freshness).await?;
+        let caller = self.context.who(&asker)?;
         self.context.metrics.ranges.fetch_add(1, Relaxed);
         let begin = Instant::now();
         let reply = match self.context.gate.authorize(&caller, asked.query) {
@@ -70,8 +72,8 @@ impl Kv for KvService {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<RangeStream>, Status> {
         let learner = if request.get_ref().serializable { Learner::Serves } else { Learner::Refuses };
-        let (caller, asked) = self.context.admit_read(request, learner, convert::range)?;
-        let RangeAsked { query, freshness } = asked;
+        let (asker, request) = self.context.admit_long(request, learner)?;
+        let RangeAsked { query, freshness } = convert::range(request)?;
         if query.sort.is_some() {
             return Err(Status::unimplemented("RangeStream does not support custom sort orders"));
         }
@@ -79,6 +81,7 @@ impl Kv for KvService {
             return Err(Status::unimplemented("RangeStream does not support revision filters"));
         }
         self.context.catch_up(freshness).await?;
+        let caller = self.context.who(&asker)?;
         self.context.metrics.ranges.fetch_add(1, Relaxed);
         Ok(Response::new(self.pieces(self.context.gate.authorize(&caller, query)?)))
     }
@@ -107,13 +110,14 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        let operations_max = self.context.config.txn_operations_max;
-        let read = |request| convert::txn(request, operations_max);
-        let (caller, asked) = self.context.admit_read(request, Learner::Refuses, read)?;
+        let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
+        let asked = convert::txn(request, self.context.config.txn_operations_max)?;
         let (revision, reply) = if asked.txn.is_read_only() {
             self.context.catch_up(asked.freshness).await?;
+            let caller = self.context.who(&asker)?;
             read_txn(&self.context, &self.context.gate.authorize(&caller, ReadTxn(asked.txn))?).await?
         } else {
+            let caller = self.context.who(&asker)?;
             match self.context.propose(caller, Command::Txn(asked.txn)).await? {
                 (revision, Reply::Txn(reply)) => (revision, reply),
                 _ => return Err(status::mismatched_reply()),
@@ -133,7 +137,7 @@ impl Kv for KvService {
             while self.context.gate.compaction_pending() {
                 tokio::select! {
                     () = tokio::time::sleep(COMPACTION_POLL) => {}
-                    () = self.context.shutdown.cancelled() => return Err(status::Refusal::Stopped.into()),
+                    () = self.context.shutdown.cancelled() => return Err(Refusal::Stopped.into()),
                 }
             }
         }
@@ -150,7 +154,7 @@ async fn read(context: &Context, asked: &Authorized<RangeQuery>) -> Result<Range
             result => return Ok(result?),
         }
     }
-    asked.range()
+    Err(Refusal::TimedOut.into())
 }
 
 /// The store's revision and the answer. Compares are decided at once, reads are taken in pieces at the revision of the
@@ -236,24 +240,26 @@ fn take(left_bytes: &mut usize, kvs: &[KeyValue]) -> Result<(), Status> {
 }
 
 impl KvService {
-    /// The pieces of a streamed read; header, count and `more` come with the last.
+    /// The pieces of a streamed read; header, count and `more` come with the last. The header's revision is the store's
+    /// when the read began, as in every read.
     fn pieces(&self, asked: Authorized<RangeQuery>) -> RangeStream {
         let context = self.context.clone();
-        let state = Some((asked.cursor(), STREAM_ROWS_FIRST));
+        let state = Some((asked.cursor(), STREAM_ROWS_FIRST, None));
         Box::pin(stream::try_unfold(state, move |state| {
             let (context, asked) = (context.clone(), asked.clone());
             async move {
-                let Some((mut cursor, rows_max)) = state else { return Ok(None) };
+                let Some((mut cursor, rows_max, begun_at)) = state else { return Ok(None) };
                 tokio::task::yield_now().await;
-                let (kvs, _) = asked.piece(&mut cursor, rows_max, CHUNK_SIZE_BYTES)?;
+                let (kvs, revision) = asked.piece(&mut cursor, rows_max, CHUNK_SIZE_BYTES)?;
+                let begun_at = begun_at.unwrap_or(revision);
                 let mut response = pb::RangeResponse { kvs: convert::key_values(kvs), ..Default::default() };
                 let next = if cursor.is_done() {
-                    response.header = Some(context.header(cursor.revision()));
+                    response.header = Some(context.header(begun_at));
                     response.more = cursor.more();
                     response.count = cursor.count();
                     None
                 } else {
-                    Some((cursor, (rows_max * 2).min(CHUNK_ROWS_MAX)))
+                    Some((cursor, (rows_max * 2).min(CHUNK_ROWS_MAX), Some(begun_at)))
                 };
                 Ok(Some((pb::RangeStreamResponse { range_response: Some(response) }, next)))
             }

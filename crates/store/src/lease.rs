@@ -14,6 +14,7 @@ use wire::etcdserverpb::{self as pb, lease_server::Lease};
 use crate::{
     context::{Asker, Context, Learner, wants_leader},
     gate::{LeaseKeepAlive, LeaseLeases, LeaseTimeToLive},
+    services,
     status::{self, Refusal},
 };
 
@@ -87,11 +88,12 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        let caller = self.context.admit(&request, Learner::Refuses)?;
+        let asker = self.context.receive(&request, Learner::Refuses)?;
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         if keys {
             self.context.barrier().await?;
         }
+        let caller = self.context.who(&asker)?;
         let asked = self.context.gate.authorize(&caller, LeaseTimeToLive { id, keys })?;
         let remaining = asked.remaining().await?;
         let header = Some(self.context.header_now());
@@ -125,7 +127,8 @@ async fn keep_alive(
     mut requests: Streaming<pb::LeaseKeepAliveRequest>,
     answers: &mpsc::Sender<Result<pb::LeaseKeepAliveResponse, Status>>,
 ) -> Result<(), Status> {
-    while let Some(pb::LeaseKeepAliveRequest { id }) = requests.message().await? {
+    while let Some(request) = requests.message().await.map_err(services::refused_message)? {
+        let id = request.id;
         let header = Some(context.header_now());
         let ttl =
             context.gate.authorize(&context.who(asker)?, LeaseKeepAlive { id })?.renew().await?.unwrap_or(0);

@@ -27,8 +27,7 @@ impl Lock for LockService {
         let pb::LockRequest { name, lease } = request;
         let queue = Queue::new(self.context.clone(), asker, &name);
         let place = queue.enter(lease, Bytes::new()).await?;
-        queue.wait_first(&place).await?;
-        if queue.own(&place.key)?.is_none() {
+        if !queue.hold(&place).await? {
             return Err(Status::unknown("mutex: session is expired"));
         }
         Ok(Response::new(pb::LockResponse { header: Some(self.context.header_now()), key: place.key }))

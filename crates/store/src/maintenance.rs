@@ -41,7 +41,7 @@ impl Maintenance for MaintenanceService {
 
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
         use pb::alarm_request::AlarmAction as Asked;
-        let caller = self.context.admit(&request, Learner::Refuses)?;
+        let asker = self.context.receive(&request, Learner::Refuses)?;
         let pb::AlarmRequest { action, member_id, alarm } = request.into_inner();
         let kind = alarm_kind(alarm)?;
         let action = match Asked::try_from(action) {
@@ -57,13 +57,14 @@ impl Maintenance for MaintenanceService {
         };
         let alarms = match action {
             None => {
-                self.context.barrier().await?;
+                let caller = self.context.admit_fresh(asker).await?;
                 let mut alarms = self.context.gate.authorize(&caller, AlarmList)?.alarms();
                 alarms.retain(|alarm| kind.is_none_or(|kind| kind == alarm.kind));
                 alarms
             }
             Some(action) => {
                 let command = AlarmCommand { action, member: member_id, kind };
+                let caller = self.context.who(&asker)?;
                 match self.context.propose(caller, Command::Alarm(command)).await? {
                     (_, Reply::Alarm(alarms)) => alarms,
                     _ => return Err(status::mismatched_reply()),

@@ -81,15 +81,18 @@ impl Queue {
         })
     }
 
-    /// Waits until every earlier key is gone. A caller that stops waiting leaves the queue.
-    pub(crate) async fn wait_first(&self, place: &Place) -> Result<(), Status> {
+    /// Waits until every earlier key is gone; answers whether the caller's own is still there, that is whether its lease
+    /// still lives. A caller that stops waiting leaves the queue, and so does one that is told of an error: it does not
+    /// know that it would hold.
+    pub(crate) async fn hold(&self, place: &Place) -> Result<bool, Status> {
         let mut guard = Leave { queue: Some(self), key: place.key.clone() };
-        let waited = tokio::select! {
-            waited = self.wait(place.revision) => waited,
-            () = self.context.shutdown.cancelled() => Err(Refusal::Stopped.into()),
-        };
+        tokio::select! {
+            waited = self.wait(place.revision) => waited?,
+            () = self.context.shutdown.cancelled() => return Err(Refusal::Stopped.into()),
+        }
+        let own = self.one(RangeQuery::latest(KeyRange::Key(place.key.clone())))?;
         guard.queue = None;
-        waited
+        Ok(own.is_some())
     }
 
     async fn wait(&self, revision: i64) -> Result<(), Status> {
@@ -118,11 +121,6 @@ impl Queue {
         let mut query = RangeQuery::latest(KeyRange::prefix(self.prefix.clone()));
         query.sort = Some((SortTarget::Create, SortOrder::Ascend));
         self.one(query)
-    }
-
-    /// The caller's own key, if its lease still lives.
-    pub(crate) fn own(&self, key: &Bytes) -> Result<Option<KeyValue>, Status> {
-        self.one(RangeQuery::latest(KeyRange::Key(key.clone())))
     }
 
     fn one(&self, mut query: RangeQuery) -> Result<Option<KeyValue>, Status> {
@@ -178,7 +176,7 @@ impl Queue {
     }
 }
 
-/// Takes the key out when the waiting is given up, that is when its future is dropped.
+/// Takes the key out when the waiting is given up, that is when its future fails or is dropped.
 struct Leave<'a> {
     queue: Option<&'a Queue>,
     key: Bytes,

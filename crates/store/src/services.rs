@@ -120,10 +120,7 @@ impl Services {
         self.context.hear_of(request.headers()).await;
         let mut response = self.dispatch(request).await;
         let refused = Status::from_header_map(response.headers());
-        if let Some(status) = &refused
-            && status.code() == Code::OutOfRange
-            && let Some(text) = too_long(status.message())
-        {
+        if let Some(text) = refused.as_ref().and_then(too_long) {
             response = Status::resource_exhausted(text).into_http();
         }
         let Some(counters) = counters else { return response };
@@ -208,9 +205,17 @@ impl<S> tower::Service<Request<Body>> for Local<S> {
     }
 }
 
+/// Why a stream of requests could not be read further, as Go says it.
+pub(crate) fn refused_message(status: Status) -> Status {
+    too_long(&status).map_or(status, Status::resource_exhausted)
+}
+
 /// Go's text for the codec's "found F bytes, the limit is: L bytes".
-fn too_long(message: &str) -> Option<String> {
-    let (found, rest) = message.strip_prefix(TOO_LONG)?.split_once(" bytes, the limit is: ")?;
+fn too_long(status: &Status) -> Option<String> {
+    if status.code() != Code::OutOfRange {
+        return None;
+    }
+    let (found, rest) = status.message().strip_prefix(TOO_LONG)?.split_once(" bytes, the limit is: ")?;
     let (limit, _) = rest.split_once(' ')?;
     Some(format!("grpc: received message larger than max ({found} vs. {limit})"))
 }
@@ -264,16 +269,17 @@ impl Drop for Counted {
 
 #[cfg(test)]
 mod tests {
-    use super::too_long;
+    use super::{Status, too_long};
 
     #[test]
     fn a_message_that_is_too_long_is_refused_with_gos_text() {
         let text =
             "Error, decoded message length too large: found 3000000 bytes, the limit is: 2097152 bytes";
         assert_eq!(
-            too_long(text).as_deref(),
+            too_long(&Status::out_of_range(text)).as_deref(),
             Some("grpc: received message larger than max (3000000 vs. 2097152)")
         );
-        assert_eq!(too_long("etcdserver: mvcc: required revision has been compacted"), None);
+        let other = Status::out_of_range("etcdserver: mvcc: required revision has been compacted");
+        assert_eq!(too_long(&other), None);
     }
 }

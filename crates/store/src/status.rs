@@ -43,6 +43,9 @@ pub(crate) enum Refusal {
     TooManyRequests,
     #[error("server stopped")]
     Stopped,
+    /// It was tried as often as is reasonable.
+    #[error("request timed out")]
+    TimedOut,
 }
 
 /// A status in etcd's form.
@@ -62,7 +65,7 @@ impl From<Refusal> for Status {
             | Refusal::DowngradeFormat
             | Refusal::DowngradeTarget
             | Refusal::MemberUrls => Code::InvalidArgument,
-            Refusal::NoLeader | Refusal::Stopped => Code::Unavailable,
+            Refusal::NoLeader | Refusal::Stopped | Refusal::TimedOut => Code::Unavailable,
             Refusal::InvalidToken => Code::Unauthenticated,
             Refusal::AuthNotEnabled | Refusal::Learner => Code::FailedPrecondition,
             Refusal::NoSpace => Code::ResourceExhausted,

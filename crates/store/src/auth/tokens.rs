@@ -38,6 +38,14 @@ pub(crate) struct Tokens {
     simple: Mutex<Ages>,
 }
 
+/// A token that was looked at.
+pub(crate) enum Proof {
+    /// Its signature is right and its time not over.
+    Signed(Claims),
+    /// Perhaps the digest is known.
+    Simple(TokenDigest),
+}
+
 /// A new token, to be shown to nobody but the client that asked for it.
 pub(crate) struct Token {
     letters: String,
@@ -110,17 +118,25 @@ impl Tokens {
         if self.jwt.is_some() { None } else { parse(token).map(|(_, index)| index) }
     }
 
-    /// Whose token it is, if it is genuine and not too old. A simple token counts as made at `auth_revision`.
-    pub(crate) fn verify<'a>(
+    /// What can be said of a token without knowing the users; may take long. `None`: it is not genuine.
+    pub(crate) fn examine(&self, token: &str) -> Option<Proof> {
+        match &self.jwt {
+            Some(jwt) => jwt.verify(token).map(Proof::Signed),
+            None => parse(token).map(|(letters, _)| Proof::Simple(digest(letters))),
+        }
+    }
+
+    /// Whose token it is, if it is known and not too old. A simple token counts as made at `auth_revision`.
+    pub(crate) fn claims<'a>(
         &self,
-        token: &str,
+        proof: Proof,
         auth_revision: u64,
         known: impl FnOnce(&TokenDigest) -> Option<&'a TokenView>,
     ) -> Option<Claims> {
-        if let Some(jwt) = &self.jwt {
-            return jwt.verify(token);
-        }
-        let digest = digest(parse(token)?.0);
+        let digest = match proof {
+            Proof::Signed(claims) => return Some(claims),
+            Proof::Simple(digest) => digest,
+        };
         let view = known(&digest)?;
         let lives = self.simple.lock().touch(digest, view.serial, Instant::now());
         lives.then(|| Claims { name: view.name.clone(), auth_revision })
