@@ -3,10 +3,11 @@
 //! Invariants: `seen` is the revision up to which the inbox was emptied. A synced watch has been given everything up to
 //! `seen`; one that is not reads history and becomes synced when it has passed `seen`, so nothing is skipped and
 //! nothing comes twice. A revision is never split over answers, unless the client takes fragments. A client that does
-//! not read holds up only this task.
+//! not read holds up only this task. What is read at once, for all watches of the stream together, is bounded in bytes
+//! and time (`Pass`); whoever is behind has its turn. Who the client is and what it may is asked at each new watch.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -20,7 +21,7 @@ use tonic::{Status, Streaming};
 use wire::etcdserverpb::{self as pb, watch_request::RequestUnion};
 
 use super::{
-    hub::{Inbox, Mail},
+    hub::{Entry, Inbox, Mail},
     watcher::Watcher,
 };
 use crate::{
@@ -28,11 +29,16 @@ use crate::{
     context::{Asker, Context},
     gate::WatchRange,
     planted::{self, Bug},
+    services,
     status::{self, Refusal},
 };
 
 /// History that one visit to the store may bring for one watch.
 const HISTORY: EventsBound = EventsBound { revisions_max: 1000, size_bytes_max: 1024 * 1024 };
+/// What one visit to the store may bring for all watches of a stream, previous values included, and how long it may
+/// take. One revision for one watch is brought even if it alone is above.
+const PASS_SIZE_BYTES_MAX: usize = 4 * 1024 * 1024;
+const PASS_TIME_MAX: Duration = Duration::from_millis(1);
 /// The id in answers that concern no watch.
 const NO_WATCH: i64 = -1;
 
@@ -52,10 +58,29 @@ pub(super) struct Stream {
     complete: i64,
     /// A progress answer is owed once everything up to this revision was sent.
     progress_owed: Option<i64>,
+    /// Who reads history first in the next pass.
+    history_turn: i64,
 }
 
-/// The client is gone; nothing more can be said to it.
-struct Gone;
+/// The stream is over. `None`: the client is gone, nothing more can be said to it.
+struct Gone(Option<Status>);
+
+/// What one visit to the store has brought.
+struct Pass {
+    begin: Instant,
+    size_bytes: usize,
+    answers: Vec<pb::WatchResponse>,
+}
+
+impl Pass {
+    fn new() -> Pass {
+        Pass { begin: Instant::now(), size_bytes: 0, answers: Vec::new() }
+    }
+
+    fn is_full(&self) -> bool {
+        self.size_bytes >= PASS_SIZE_BYTES_MAX || self.begin.elapsed() >= PASS_TIME_MAX
+    }
+}
 
 impl Stream {
     pub(super) fn new(
@@ -79,6 +104,7 @@ impl Stream {
             seen,
             complete: seen,
             progress_owed: None,
+            history_turn: 0,
         }
     }
 
@@ -110,7 +136,7 @@ impl Stream {
         loop {
             let more = match self.deliver().await {
                 Ok(more) => more,
-                Err(Gone) => return None,
+                Err(Gone(status)) => return status,
             };
             let ticking = self.watches.values().any(|watch| watch.progress_notify);
             let done = tokio::select! {
@@ -119,7 +145,7 @@ impl Stream {
                     Ok(Some(request)) => self.handle(request).await,
                     // The client only says that it will ask for nothing more: its watches go on.
                     Ok(None) => { open = false; Ok(()) }
-                    Err(_) => Err(Gone),
+                    Err(status) => Err(Gone(Some(services::refused_message(status)))),
                 },
                 _ = ticks.tick(), if ticking => match self.deliver().await {
                     Ok(_) => self.tick().await,
@@ -127,10 +153,10 @@ impl Stream {
                 },
                 () = tokio::task::yield_now(), if more => Ok(()),
                 () = inbox.wake.notified() => Ok(()),
-                changed = published.changed(), if self.progress_owed.is_some() => changed.map_err(|_| Gone),
+                changed = published.changed(), if self.progress_owed.is_some() => changed.map_err(|_| Gone(None)),
             };
-            if done.is_err() {
-                return None;
+            if let Err(Gone(status)) = done {
+                return status;
             }
         }
     }
@@ -234,13 +260,10 @@ impl Stream {
     async fn deliver(&mut self) -> Result<bool, Gone> {
         // First this, then the inbox: see the hub's invariant.
         let published = *self.published.borrow_and_update();
-        let mut out = Vec::new();
         match self.inbox.take() {
             Mail::Entries(entries) => {
                 let last = entries.back().map_or(0, |entry| entry.batch.revision);
-                if !entries.is_empty() {
-                    self.collect_new(entries.iter().map(|entry| (&*entry.batch, &*entry.watches)), &mut out)?;
-                }
+                self.deliver_new(entries).await?;
                 self.seen = self.seen.max(published).max(last);
             }
             Mail::Behind { lost_upto } => {
@@ -260,14 +283,10 @@ impl Stream {
             }
         }
         self.complete = published;
-        self.read_history(&mut out)?;
+        let history = self.read_history()?;
         let behind = self.watches.values().filter(|watch| !watch.synced).count();
         self.inbox.behind.store(behind, Relaxed);
-        for answer in out {
-            let events = answer.events.len() as u64;
-            self.send(answer).await?;
-            self.context.metrics.events_sent.fetch_add(events, Relaxed);
-        }
+        self.send_all(history).await?;
         let more = behind > 0;
         if !more {
             self.answer_progress().await?;
@@ -275,84 +294,122 @@ impl Stream {
         Ok(more)
     }
 
-    /// Turns the inbox into answers.
-    fn collect_new<'a>(
-        &mut self,
-        entries: impl Iterator<Item = (&'a mvcc::EventBatch, &'a [i64])>,
-        out: &mut Vec<pb::WatchResponse>,
-    ) -> Result<(), Gone> {
-        let (context, watches) = (&self.context, &mut self.watches);
-        let limit = fragment_size_bytes(context);
-        let mut touched = Vec::new();
-        // One visit for all of them: each was allowed to see its own keys, and gets no others.
-        let Some(allowed) = watches.values().next().map(|watch| watch.allowed.clone()) else { return Ok(()) };
-        let read = allowed.events(|store, records| {
-            for (batch, watch_ids) in entries {
-                for watch_id in watch_ids {
-                    let Some(watch) = watches.get_mut(watch_id).filter(|watch| watch.synced) else {
-                        continue;
-                    };
-                    if watch.collect(store, records, batch)? {
-                        watch.answers(*watch_id, limit, |revision| context.header(revision), out);
-                    }
-                    touched.push(*watch_id);
-                }
-            }
-            Ok(())
-        });
-        read.map_err(|error| {
-            status::records(&error);
-            Gone
-        })?;
-        touched.sort_unstable();
-        touched.dedup();
-        for watch_id in touched {
-            if let Some(watch) = watches.get_mut(&watch_id) {
-                watch.answers(watch_id, limit, |revision| context.header(revision), out);
+    /// Sends what was in the inbox.
+    async fn deliver_new(&mut self, mut entries: VecDeque<Entry>) -> Result<(), Gone> {
+        // Watches of the first entry that have it already.
+        let mut served = 0;
+        while !entries.is_empty() {
+            let pass = self.collect_new(&mut entries, &mut served)?;
+            self.send_all(pass).await?;
+            if !entries.is_empty() {
+                tokio::task::yield_now().await;
             }
         }
         Ok(())
     }
 
-    /// Lets each watch that is behind read a bounded piece of history.
-    fn read_history(&mut self, out: &mut Vec<pb::WatchResponse>) -> Result<(), Gone> {
+    /// Turns the beginning of the inbox into answers, and takes it away.
+    fn collect_new(&mut self, entries: &mut VecDeque<Entry>, served: &mut usize) -> Result<Pass, Gone> {
+        let mut pass = Pass::new();
+        let (context, watches) = (&self.context, &mut self.watches);
+        let limit = fragment_size_bytes(context);
+        let mut touched = Vec::new();
+        // One visit for all of them: each was allowed to see its own keys, and gets no others.
+        let Some(allowed) = watches.values().next().map(|watch| watch.allowed.clone()) else {
+            entries.clear();
+            return Ok(pass);
+        };
+        let read = allowed.events(|store, records| {
+            while let Some(entry) = entries.front() {
+                while let Some(watch_id) = entry.watches.get(*served) {
+                    if pass.is_full() && !touched.is_empty() {
+                        return Ok(());
+                    }
+                    *served += 1;
+                    let Some(watch) = watches.get_mut(watch_id).filter(|watch| watch.synced) else {
+                        continue;
+                    };
+                    pass.size_bytes += watch.collect(store, records, &entry.batch)?;
+                    if watch.is_due() {
+                        watch.answers(
+                            *watch_id,
+                            limit,
+                            |revision| context.header(revision),
+                            &mut pass.answers,
+                        );
+                    }
+                    touched.push(*watch_id);
+                }
+                entries.pop_front();
+                *served = 0;
+            }
+            Ok(())
+        });
+        read.map_err(|error| Gone(Some(status::records(&error))))?;
+        touched.sort_unstable();
+        touched.dedup();
+        for watch_id in touched {
+            if let Some(watch) = watches.get_mut(&watch_id) {
+                watch.answers(watch_id, limit, |revision| context.header(revision), &mut pass.answers);
+            }
+        }
+        Ok(pass)
+    }
+
+    /// Lets watches that are behind read a bounded piece of history each, as many as the pass has room for.
+    fn read_history(&mut self) -> Result<Pass, Gone> {
+        let mut pass = Pass::new();
         let seen = self.seen;
         let limit = fragment_size_bytes(&self.context);
-        let mut ended = Vec::new();
+        let mut behind = Vec::new();
         for (watch_id, watch) in self.watches.iter_mut().filter(|(_, watch)| !watch.synced) {
-            if watch.next_revision > seen {
-                watch.synced = true;
-                continue;
+            watch.synced = watch.next_revision > seen;
+            if !watch.synced {
+                behind.push(*watch_id);
             }
+        }
+        let turn = behind.partition_point(|watch_id| *watch_id < self.history_turn);
+        behind.rotate_left(turn);
+        for (place, watch_id) in behind.into_iter().enumerate() {
+            if place > 0 && pass.is_full() {
+                self.history_turn = watch_id;
+                break;
+            }
+            let Some(watch) = self.watches.get_mut(&watch_id) else { continue };
             let context = &self.context;
             let allowed = watch.allowed.clone();
             let result = allowed.events(|store, records| {
                 let batches = store.events(records, watch.next_revision, HISTORY)?;
-                for batch in batches.iter().take_while(|batch| batch.revision <= seen) {
-                    if watch.collect(store, records, batch)? {
-                        watch.answers(*watch_id, limit, |revision| context.header(revision), out);
-                    }
-                }
-                if batches.is_empty() {
+                if batches.first().is_none_or(|batch| batch.revision > seen) {
                     watch.next_revision = seen + 1;
+                }
+                for batch in batches.iter().take_while(|batch| batch.revision <= seen) {
+                    pass.size_bytes += watch.collect(store, records, batch)?;
+                    if watch.is_due() {
+                        watch.answers(
+                            watch_id,
+                            limit,
+                            |revision| context.header(revision),
+                            &mut pass.answers,
+                        );
+                    }
+                    if pass.is_full() {
+                        break;
+                    }
                 }
                 Ok(())
             });
-            watch.answers(*watch_id, limit, |revision| context.header(revision), out);
+            watch.answers(watch_id, limit, |revision| context.header(revision), &mut pass.answers);
             match result {
                 Ok(()) => watch.synced = watch.next_revision > seen,
-                Err(EventsError::Compacted { compact_revision }) => ended.push((*watch_id, compact_revision)),
-                Err(EventsError::Records(error)) => {
-                    status::records(&error);
-                    return Err(Gone);
+                Err(EventsError::Compacted { compact_revision }) => {
+                    self.forget(watch_id);
+                    pass.answers.push(self.compacted(watch_id, compact_revision));
                 }
+                Err(EventsError::Records(error)) => return Err(Gone(Some(status::records(&error)))),
             }
         }
-        for (watch_id, compact_revision) in ended {
-            self.forget(watch_id);
-            out.push(self.compacted(watch_id, compact_revision));
-        }
-        Ok(())
+        Ok(pass)
     }
 
     /// Pays a progress answer that is owed; only called when every watch is synced. A watch that waits for a future
@@ -388,8 +445,17 @@ impl Stream {
         Ok(())
     }
 
+    async fn send_all(&self, pass: Pass) -> Result<(), Gone> {
+        for answer in pass.answers {
+            let events = answer.events.len() as u64;
+            self.send(answer).await?;
+            self.context.metrics.events_sent.fetch_add(events, Relaxed);
+        }
+        Ok(())
+    }
+
     async fn send(&self, answer: pb::WatchResponse) -> Result<(), Gone> {
-        self.answers.send(Ok(answer)).await.map_err(|_| Gone)
+        self.answers.send(Ok(answer)).await.map_err(|_| Gone(None))
     }
 }
 

@@ -11,6 +11,8 @@ use crate::{
 
 /// Events that go into one answer, at about this size, when a watch has much to catch up with.
 const ANSWER_SIZE_BYTES: usize = 1024 * 1024;
+/// What an event takes in memory beside keys and values.
+const EVENT_OVERHEAD_BYTES: usize = 256;
 
 pub(super) struct Watcher {
     pub allowed: Authorized<WatchRange>,
@@ -65,28 +67,36 @@ impl Watcher {
         self.allowed.range()
     }
 
-    /// Adds what this watch wants of a batch; the batch's revision counts as looked at. True when an answer is due.
+    /// Adds what this watch wants of a batch; the batch's revision counts as looked at. Gives what that takes in memory.
     pub(super) fn collect(
         &mut self,
         store: &Store,
         records: &dyn Records,
         batch: &EventBatch,
-    ) -> Result<bool, RecordsError> {
+    ) -> Result<usize, RecordsError> {
         if batch.revision < self.next_revision {
-            return Ok(false);
+            return Ok(0);
         }
+        let mut size_bytes = 0;
         self.next_revision = batch.revision + 1;
         for event in batch.matching(self.allowed.range()) {
             if !self.wants(event) {
                 continue;
             }
             let previous = if self.prev_kv { store.previous(records, event)? } else { None };
-            self.pending.size_bytes +=
+            let event_size_bytes =
                 event.kv.size_bytes() + previous.as_ref().map_or(0, mvcc::KeyValue::size_bytes);
+            size_bytes += event_size_bytes + EVENT_OVERHEAD_BYTES;
+            self.pending.size_bytes += event_size_bytes;
             self.pending.events.push(convert::event(event, previous));
             self.pending.revision = batch.revision;
         }
-        Ok(self.pending.size_bytes >= ANSWER_SIZE_BYTES)
+        Ok(size_bytes)
+    }
+
+    /// Enough was collected for an answer.
+    pub(super) fn is_due(&self) -> bool {
+        self.pending.size_bytes >= ANSWER_SIZE_BYTES
     }
 
     fn wants(&self, event: &Event) -> bool {
