@@ -57,6 +57,10 @@ async fn a_streamed_range_is_the_same_as_the_range() {
     assert!(chunks > 1);
     assert_eq!((kvs, last.count, last.more), (range.kvs, range.count, range.more));
     assert_eq!(last.header.unwrap().revision, range.header.unwrap().revision);
+    let old = pb::RangeRequest { revision: 2, ..request.clone() };
+    let mut stream = member.client.kv.clone().range_stream(old).await.unwrap().into_inner();
+    let old = stream.next().await.unwrap().unwrap().range_response.unwrap();
+    assert_eq!((old.kvs.len(), old.header.unwrap().revision), (1, 301), "the store's, not the asked one");
     let sorted = pb::RangeRequest { sort_target: 3, ..request };
     let refused = member.client.kv.clone().range_stream(sorted).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
@@ -170,6 +174,31 @@ async fn a_lease_ends_with_its_keys_and_not_before_its_time() {
         (unknown.code(), unknown.message()),
         (Code::NotFound, "etcdserver: requested lease not found")
     );
+    member.stop().await;
+}
+
+/// In the moment between a deadline and the entry that ends the lease it could still begin anew on another leader.
+#[tokio::test]
+async fn a_keep_alive_says_that_a_lease_is_gone_only_when_it_is() {
+    let member = Member::start().await;
+    let mut tasks = Vec::new();
+    for id in 1..=8 {
+        // Spread over the rounds in which leases end.
+        tokio::time::sleep(SECOND / 16).await;
+        let mut lease = member.client.lease.clone();
+        tasks.push(tokio::spawn(async move {
+            lease.lease_grant(pb::LeaseGrantRequest { ttl: 2, id }).await.unwrap();
+            tokio::time::sleep(2 * SECOND + SECOND / 100).await;
+            let keep = tokio_stream::iter([pb::LeaseKeepAliveRequest { id }]);
+            let mut answers = lease.lease_keep_alive(keep).await.unwrap().into_inner();
+            assert_eq!(answers.message().await.unwrap().unwrap().ttl, 0);
+            let asked = pb::LeaseTimeToLiveRequest { id, keys: false };
+            assert_eq!(lease.lease_time_to_live(asked).await.unwrap().into_inner().ttl, -1, "lease {id}");
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
     member.stop().await;
 }
 

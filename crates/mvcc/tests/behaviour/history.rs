@@ -126,3 +126,66 @@ fn a_batch_tells_what_matches_a_range() {
         assert_eq!(batches[0].matching(&parse_range(range)).count(), count, "{range}");
     }
 }
+
+/// A store as a backup leaves it: so many revisions without records, then again some, then the raised revision.
+fn restored(revisions: &[i64], raised_to: i64, is_noted: bool) -> Machine {
+    let mut machine = Machine::quiet();
+    let record = |(version, main): (i64, &i64)| {
+        let kv = KeyValue {
+            key: "k".into(),
+            create_revision: revisions[0],
+            mod_revision: *main,
+            version,
+            ..KeyValue::default()
+        };
+        SavedRecord { revision: Revision::new(*main, 0), is_delete: false, kv }.to_row()
+    };
+    machine.disk.write((1..).zip(revisions).map(record).collect());
+    machine.disk.write(vec![Saved::Revision(raised_to).into_row()]);
+    if is_noted {
+        machine.disk.write(vec![Saved::Restored(raised_to).into_row()]);
+    }
+    let meta = machine.disk.meta.clone().into_iter().map(Ok);
+    let records = machine.disk.records.clone().into_iter().map(Ok);
+    machine.store = Store::restore(Limits::default(), meta, records).unwrap();
+    machine
+}
+
+#[test]
+fn a_restored_store_has_no_events_where_its_backup_has_no_records() {
+    let script = "
+        events 2          -> 2: k=, 3: k=, 9: k=
+        events 4          -> 9: k=
+        events 10         -> none
+        put a 1           -> revision 21
+        events 3          -> 3: k=, 9: k=, 21: a=1
+        events 10         -> 21: a=1";
+    let mut machine = restored(&[2, 3, 9], 20, true);
+    machine.run(script);
+    machine.restart();
+    machine.run(
+        "events 3         -> 3: k=, 9: k=, 21: a=1
+         events 10        -> 21: a=1
+         put a 2          -> revision 22
+         events 15        -> 21: a=1, 22: a=2",
+    );
+    machine.disk.records.remove(&Revision::new(21, 0));
+    let bound = EventsBound { revisions_max: 100, size_bytes_max: 1 << 20 };
+    let meta = machine.disk.meta.clone().into_iter().map(Ok);
+    let records = machine.disk.records.clone().into_iter().map(Ok);
+    let store = Store::restore(Limits::default(), meta, records).unwrap();
+    let missing = store.events(&machine.disk, 10, bound).unwrap_err();
+    let expected = RecordsError::Missing { revision: Revision::new(21, 0) };
+    assert_eq!(missing, EventsError::Records(expected), "above the restored revision each has a record");
+}
+
+#[test]
+fn without_the_note_of_a_restore_a_gap_is_missing_data() {
+    let machine = restored(&[2, 3, 9], 20, false);
+    let bound = EventsBound { revisions_max: 100, size_bytes_max: 1 << 20 };
+    for (from, missing) in [(2, 4), (5, 5), (10, 10)] {
+        let error = machine.store.events(&machine.disk, from, bound).unwrap_err();
+        let expected = RecordsError::Missing { revision: Revision::new(missing, 0) };
+        assert_eq!(error, EventsError::Records(expected), "from {from}");
+    }
+}

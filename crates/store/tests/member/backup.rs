@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio_stream::StreamExt as _;
 use wire::etcdserverpb as pb;
 
-use super::one::{Member, config};
+use super::one::{Member, config, event_texts, prefix};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -253,6 +253,50 @@ async fn damaged_snapshots_are_refused_and_revisions_can_be_raised() {
     let left: Vec<_> =
         ["a", "b", "e", "f", "g"].into_iter().filter(|name| folder.path().join(name).exists()).collect();
     assert!(left.is_empty(), "failed attempts left {left:?}");
+}
+
+/// The raised revisions changed nothing: who watches from one of them waits for what comes.
+#[tokio::test]
+async fn a_raised_restore_is_watched_from_any_revision() {
+    let member = filled().await;
+    let bytes = snapshot(&member).await;
+    member.stop().await;
+    for mark_compacted in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let path = write(&folder, &bytes);
+        let config = config("other", &folder);
+        let url = config.initial_advertise_peer_urls[0].to_string();
+        let options = Options {
+            bump_revision: 1000,
+            mark_compacted,
+            ..options(&path, "other", &config.data_dir, &url)
+        };
+        let raised = restore(&options, &|_, _| true).unwrap().revision;
+        let mut member = Member::run(config, folder, None).await;
+        let revisions = match mark_compacted {
+            true => vec![raised, raised + 1],
+            false => vec![raised - 999, raised - 1, raised, raised + 1],
+        };
+        // Before and after what comes has left memory.
+        for round in 0..2 {
+            let mut watches = Vec::new();
+            for start_revision in &revisions {
+                let mut watch = member.watch().await;
+                let start_revision = *start_revision;
+                watch.create(pb::WatchCreateRequest { start_revision, ..prefix("after") }).await;
+                watches.push(watch);
+            }
+            if round == 0 {
+                assert_eq!(member.put("after", "1").await, raised + 1);
+            }
+            for mut watch in watches {
+                let events = watch.events(1).await;
+                assert_eq!(event_texts(&events), [format!("PUT after=1 @{}", raised + 1)]);
+            }
+            member = member.restart().await;
+        }
+        member.stop().await;
+    }
 }
 
 #[test]

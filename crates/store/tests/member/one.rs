@@ -166,6 +166,10 @@ impl Watch {
         self.next().await
     }
 
+    pub(crate) async fn send_create(&self, request: pb::WatchCreateRequest) {
+        self.send(RequestUnion::CreateRequest(request)).await;
+    }
+
     pub(crate) async fn create(&mut self, request: pb::WatchCreateRequest) {
         let answer = self.ask(request).await;
         assert!(answer.created && !answer.canceled, "{answer:?}");

@@ -176,3 +176,48 @@ async fn a_revision_is_split_only_for_clients_that_take_fragments() {
     assert_eq!((whole.events(12).await.len(), parts.events(12).await.len()), (12, 12));
     member.stop().await;
 }
+
+#[tokio::test]
+async fn a_stream_with_a_request_that_is_too_large_ends_with_etcds_text() {
+    let member = Member::start().await;
+    let mut watch = member.watch().await;
+    watch.create(one::prefix("a")).await;
+    let large = pb::WatchCreateRequest { key: vec![0; 3 << 20].into(), ..Default::default() };
+    watch.send_create(large).await;
+    let end = watch.end().await;
+    assert_eq!(end.code(), tonic::Code::ResourceExhausted);
+    assert!(end.message().starts_with("grpc: received message larger than max ("), "{}", end.message());
+    member.stop().await;
+}
+
+/// Each has far more to read than a pass takes, and one that is far behind keeps nobody else waiting for ever.
+#[tokio::test]
+async fn many_watches_that_are_behind_all_hear_everything_in_order() {
+    let member = Member::start().await;
+    let value = "x".repeat(20_000);
+    for round in 0..2 {
+        for number in 0..50 {
+            member.put(&format!("k{number}"), &format!("{round}{value}")).await;
+        }
+    }
+    let mut watch = member.watch().await;
+    for _ in 0..20 {
+        let request = pb::WatchCreateRequest { start_revision: 2, prev_kv: true, ..one::prefix("k") };
+        watch.send_create(request).await;
+    }
+    let mut heard: Vec<Vec<i64>> = vec![Vec::new(); 20];
+    let mut is_through = false;
+    while heard.iter().any(|revisions| revisions.len() < 110) {
+        let answer = watch.next().await;
+        let revisions = answer.events.iter().map(|event| event.kv.as_ref().unwrap().mod_revision);
+        heard[usize::try_from(answer.watch_id).unwrap()].extend(revisions);
+        if heard[0].len() == 100 && !std::mem::replace(&mut is_through, true) {
+            // What comes now reaches everybody all the same.
+            for _ in 0..10 {
+                member.put("k", &value).await;
+            }
+        }
+    }
+    assert!(heard.iter().all(|revisions| *revisions == (2..112).collect::<Vec<_>>()), "{heard:?}");
+    member.stop().await;
+}

@@ -43,6 +43,37 @@ async fn streams_that_nobody_reads_cost_little_and_hold_up_nobody() {
     victim.is_well(500).await;
 }
 
+/// Each of them has the same megabytes to catch up with, twice because of previous values: 20 GiB in all.
+#[tokio::test]
+async fn watches_that_fall_behind_together_are_served_in_turn_and_not_all_at_once() {
+    let mut victim = Victim::start(&["--quota-backend-bytes=-1"]).await;
+    let watches = 2000;
+    let create = pb::WatchCreateRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        prev_kv: true,
+        ..Default::default()
+    };
+    let mut answers = watch(&victim.client, vec![create; watches]).await;
+    for _ in 1..watches {
+        let created = tokio::time::timeout(PATIENCE, answers.message()).await.unwrap().unwrap().unwrap();
+        assert!(created.created && !created.canceled);
+    }
+    // Nobody reads now, and the inbox runs over.
+    let value = "x".repeat(8 << 10);
+    for number in 0..600 {
+        victim.client.kv.clone().put(put(&format!("k{}", number % 16), &value)).await.unwrap();
+    }
+    victim.remember_memory();
+    let mut served = std::collections::BTreeSet::new();
+    for _ in 0..500 {
+        let answer = tokio::time::timeout(PATIENCE, answers.message()).await.unwrap().unwrap().unwrap();
+        served.insert(answer.watch_id);
+    }
+    assert!(served.len() > 1, "one watch has kept all others waiting");
+    victim.is_well(200).await;
+}
+
 #[tokio::test]
 async fn a_thousand_watches_on_one_stream_all_hear_of_a_change() {
     let mut victim = Victim::start(&[]).await;
