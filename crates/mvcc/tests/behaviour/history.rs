@@ -153,21 +153,21 @@ fn restored(revisions: &[i64], raised_to: i64, is_noted: bool) -> Machine {
 
 #[test]
 fn a_restored_store_has_no_events_where_its_backup_has_no_records() {
-    let script = "
-        events 2          -> 2: k=, 3: k=, 9: k=
-        events 4          -> 9: k=
+    let script = r#"
+        events 2          -> 2: k="", 3: k="", 9: k=""
+        events 4          -> 9: k=""
         events 10         -> none
         put a 1           -> revision 21
-        events 3          -> 3: k=, 9: k=, 21: a=1
-        events 10         -> 21: a=1";
+        events 3          -> 3: k="", 9: k="", 21: a=1
+        events 10         -> 21: a=1"#;
     let mut machine = restored(&[2, 3, 9], 20, true);
     machine.run(script);
     machine.restart();
     machine.run(
-        "events 3         -> 3: k=, 9: k=, 21: a=1
+        r#"events 3       -> 3: k="", 9: k="", 21: a=1
          events 10        -> 21: a=1
          put a 2          -> revision 22
-         events 15        -> 21: a=1, 22: a=2",
+         events 15        -> 21: a=1, 22: a=2"#,
     );
     machine.disk.records.remove(&Revision::new(21, 0));
     let bound = EventsBound { revisions_max: 100, size_bytes_max: 1 << 20 };
