@@ -11,7 +11,7 @@ set -euo pipefail
 self=$(realpath "$0")
 cd "$(dirname "$self")/../../.."
 
-BAR=195
+BAR=200
 folder=$(pwd)/target/etcd-e2e-3.4
 expected=$(pwd)/tests/clients/etcd-e2e/e2e-3.4.expected
 binary=${BINNACLE:-$(pwd)/target/debug/binnacle}

@@ -380,14 +380,15 @@ impl Call {
     }
 }
 
-/// A failed call. etcd before 3.6 has the message under `error`, too.
+/// A failed call. Clients of etcd before 3.6 look for the message under `error`, those of 3.6 do not mind.
 pub(super) fn error_body(status: &Status) -> Value {
-    serde_json::json!({ "code": i32::from(status.code()), "message": status.message() })
+    let message = status.message();
+    serde_json::json!({ "error": message, "code": i32::from(status.code()), "message": message })
 }
 
 /// How a stream fails, before or after its first answer.
 fn stream_error_body(status: &Status) -> Value {
-    serde_json::json!({ "error": error_body(status) })
+    serde_json::json!({ "error": { "code": i32::from(status.code()), "message": status.message() } })
 }
 
 pub(super) fn refusal(status: &Status) -> Response<Body> {
