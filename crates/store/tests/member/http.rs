@@ -333,10 +333,12 @@ async fn the_gateway_speaks_json() {
     let (_, body) = ask(&member, "POST", "/v3beta/kv/range", r#"{"key":"Zm9v"}"#).await;
     let kv = r#""kvs":[{"key":"Zm9v","create_revision":"2","mod_revision":"2","version":"1","value":"YmFy"}],"count":"1"}"#;
     assert!(body.ends_with(kv), "{body}");
-    let no_key = r#"{"code":3,"message":"etcdserver: key is not provided"}"#;
-    let no_method = r#"{"code":12,"message":"Method Not Allowed"}"#;
-    let no_path = r#"{"code":5,"message":"Not Found"}"#;
-    let wrong = |text: &str| format!("{{\"code\":3,\"message\":\"{text}\"}}");
+    let body =
+        |code: i32, text: &str| format!("{{\"error\":\"{text}\",\"code\":{code},\"message\":\"{text}\"}}");
+    let no_key: &str = &body(3, "etcdserver: key is not provided");
+    let no_method: &str = &body(12, "Method Not Allowed");
+    let no_path: &str = &body(5, "Not Found");
+    let wrong = |text: &str| body(3, text);
     for (method, path, request, status, answer) in [
         ("POST", "/v3/kv/range", "", 400, no_key),
         ("POST", "/v3/kv/range", "{}", 400, no_key),
@@ -354,13 +356,7 @@ async fn the_gateway_speaks_json() {
         ("POST", "/v3/kv/put", "x", 400, &wrong("invalid character 'x' looking for beginning of value")),
         ("POST", "/v3/kv/put", "[]", 400, &wrong("proto: syntax error (line 1:1): unexpected token [")),
         ("POST", "/v3/kv/put", "null", 400, &wrong("proto: syntax error (line 1:1): unexpected token null")),
-        (
-            "POST",
-            "/v3/election/resign",
-            "{}",
-            500,
-            r#"{"code":2,"message":"\"leader\" field must be provided"}"#,
-        ),
+        ("POST", "/v3/election/resign", "{}", 500, &body(2, r#"\"leader\" field must be provided"#)),
     ] {
         assert_eq!(
             ask(&member, method, path, request).await,
@@ -379,8 +375,8 @@ async fn the_gateway_speaks_json() {
         assert_eq!(ask(&member, "POST", "/v3/kv/range", sloppy).await.0, 200, "{sloppy}");
     }
     let long = format!("{{\"key\":\"{}\"}}", "A".repeat(2_900_000));
-    let refused = r#"{"code":8,"message":"grpc: received message larger than max (2175005 vs. 2097152)"}"#;
-    assert_eq!(ask(&member, "POST", "/v3/kv/put", &long).await, (429, refused.to_owned()));
+    let refused = body(8, "grpc: received message larger than max (2175005 vs. 2097152)");
+    assert_eq!(ask(&member, "POST", "/v3/kv/put", &long).await, (429, refused));
     assert_eq!(ask(&member, "POST", "/v3/kv/range", "junk").await.0, 400);
 
     let request = r#"{"create_request":{"key":"Zm9v","start_revision":"2"}}"#;

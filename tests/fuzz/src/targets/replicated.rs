@@ -178,6 +178,7 @@ fn rows() -> Vec<Row> {
     let permission = Permission { access: Access::ReadWrite, range: KeyRange::prefix("a") };
     let saved = [
         Saved::Revision(7),
+        Saved::Restored(6),
         Saved::CompactScheduled(1),
         Saved::CompactFinished(1),
         Saved::Lease(LeaseTime { id: 4, ttl_s: 3, remaining_s: 2 }),
