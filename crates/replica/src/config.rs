@@ -58,6 +58,8 @@ pub struct Config {
     pub snapshot_count: u64,
     pub fsync: bool,
     pub wal_segment_size_bytes: u64,
+    /// Between two transactions of the state file that wait for the disk.
+    pub state_sync_interval: Duration,
     /// redb's page cache.
     pub state_cache_size_bytes: usize,
     /// Recent log entries kept in memory.
@@ -95,6 +97,9 @@ pub struct Config {
     pub scrub: ScrubPace,
 }
 
+/// What a start after a power cut has to replay at most, in time.
+pub const STATE_SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
 impl Config {
     /// etcd's defaults.
     pub fn new(
@@ -123,6 +128,7 @@ impl Config {
             snapshot_count: 100_000,
             fsync: true,
             wal_segment_size_bytes: 64 << 20,
+            state_sync_interval: STATE_SYNC_INTERVAL,
             state_cache_size_bytes: 64 << 20,
             log_tail_size_bytes: 64 << 20,
             limits: mvcc::Limits::default(),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mvcc::Row;
+use mvcc::{Revision, Row};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::fatal::{Fatal, FatalReason};
 use crate::histogram::Histogram;
 use crate::metrics::CompactionMetrics;
+use crate::planted::{self, Bug};
 use crate::raft_types::next_index;
 use crate::scrub::{ScrubCounters, ScrubPace, Scrubber};
 use crate::state::State;
@@ -30,7 +31,6 @@ const PAUSE_BUCKETS_S: [f64; 12] =
 const PASS_BUCKETS_S: [f64; 14] =
     [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6, 819.2];
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
-const DURABLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Unflushed bytes at which the flusher does not wait for its interval.
 const NUDGE_SIZE_BYTES: usize = 16 << 20;
 
@@ -120,6 +120,8 @@ pub(crate) struct Pace {
     /// Keys in a slice of a compaction, and the pause between two of them, so that apply gets the lock.
     pub compact_keys_max: usize,
     pub compact_pause: Duration,
+    /// Between two transactions that wait for the disk.
+    pub sync_interval: Duration,
     pub scrub: ScrubPace,
 }
 
@@ -190,6 +192,7 @@ impl Flusher {
             pace,
             compacted,
             compaction_began: None,
+            held: None,
         };
         let running = match &surroundings.threads {
             Threads::System => {
@@ -239,7 +242,12 @@ struct Work {
     /// The last compaction whose garbage is gone, and when the one under way began.
     compacted: i64,
     compaction_began: Option<Instant>,
+    /// Of the planted bug `LayerEmptiedEarly`.
+    held: Option<Taken>,
 }
+
+/// Rows on their way into the file, and the position that they belong to.
+type Taken = (Vec<Row>, Position, Arc<StateFile>);
 
 impl Work {
     fn run(&mut self, inbox: &Receiver<Message>) {
@@ -300,7 +308,7 @@ impl Work {
         }
         self.compacting = self.compact();
         if answer.is_some() || Instant::now() >= self.flush_at {
-            let durable = answer.is_some() || self.durable_at.elapsed() >= DURABLE_INTERVAL;
+            let durable = answer.is_some() || self.durable_at.elapsed() >= self.pace.sync_interval;
             if !self.flush(durable) {
                 return false;
             }
@@ -359,6 +367,13 @@ impl Work {
         self.handle.nudged.store(false, Ordering::Relaxed);
         let (rows, position, file) =
             self.state.change(|core| (core.store.take_rows(), core.position.clone(), core.file.clone()));
+        let (rows, position, file) = match planted::is(Bug::LayerEmptiedEarly) {
+            true => match self.held.replace(self.emptied_early(rows, position, file)) {
+                Some(held) => held,
+                None => return true,
+            },
+            false => (rows, position, file),
+        };
         let moved = self.written.as_ref() != Some(&position);
         let worth_it = !rows.is_empty() || (durable && (moved || !self.durable_written));
         if !worth_it {
@@ -374,11 +389,16 @@ impl Work {
         true
     }
 
+    /// Of the planted bug.
+    fn emptied_early(&self, rows: Vec<Row>, position: Position, file: Arc<StateFile>) -> Taken {
+        if let Some(last) = last_record(&rows) {
+            self.state.change(|core| core.store.flushed(last));
+        }
+        (rows, position, file)
+    }
+
     fn committed(&mut self, rows: &[Row], position: Position, file: &Arc<StateFile>, durable: bool) {
-        let last = rows.iter().rev().find_map(|row| match row {
-            Row::Record(revision, _) => Some(*revision),
-            Row::DeleteRecord(_) | Row::Meta(..) | Row::DeleteMeta(_) => None,
-        });
+        let last = last_record(rows);
         let next = next_index(position.applied.as_ref());
         // A snapshot may have replaced the file in between; then neither its rows nor its index are ours.
         let still_ours = self.state.change(|core| {
@@ -408,6 +428,13 @@ impl Work {
             counters.durable_commit.observe(took);
         }
     }
+}
+
+fn last_record(rows: &[Row]) -> Option<Revision> {
+    rows.iter().rev().find_map(|row| match row {
+        Row::Record(revision, _) => Some(*revision),
+        Row::DeleteRecord(_) | Row::Meta(..) | Row::DeleteMeta(_) => None,
+    })
 }
 
 /// An error with its causes, in one line.

@@ -23,10 +23,11 @@ use crate::flusher::{FlushError, Flusher, FlusherHandle};
 use crate::leadership::{Contact, Leadership};
 use crate::leases::{LeaseRemaining, Leases};
 use crate::log_owner::LogOwner;
-use crate::log_store::LogStore;
+use crate::log_store::{LogStore, LogView};
 use crate::membership::MembershipError;
 use crate::metrics::{Counters, Metrics};
 use crate::peers::Peers;
+use crate::planted::{self, Bug};
 use crate::propose::{Forwarder, ProposeError};
 use crate::raft_types::Membership;
 use crate::read_index::{ReadError, ReadIndex};
@@ -104,6 +105,11 @@ pub struct Status {
 impl Handle {
     pub fn identity(&self) -> Identity {
         self.inner.identity
+    }
+
+    /// What its log holds, with at most `newest_max` of the entries that memory has.
+    pub fn log(&self, newest_max: usize) -> LogView {
+        self.inner.log.view(newest_max)
     }
 
     /// Waits until the command is applied on this member. Any member takes any command.
@@ -292,7 +298,7 @@ impl Inner {
     }
 
     pub(crate) fn is_quarantined(&self) -> bool {
-        self.quarantined.load(Ordering::Relaxed)
+        self.quarantined.load(Ordering::Relaxed) && !planted::is(Bug::QuarantineIgnored)
     }
 
     /// To clients: a member that was added as a voter is none, even while it catches up.

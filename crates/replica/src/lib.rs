@@ -49,7 +49,7 @@ mod waiters;
 mod watchdog;
 
 pub use backup::{BackupError, Frozen, NewState};
-pub use config::{Config, Member, PeerTls};
+pub use config::{Config, Member, PeerTls, STATE_SYNC_INTERVAL};
 pub use corruption::Inconsistent;
 pub use data_dir::{Identity, stored_identity};
 pub use defragment::{Defragmented, defragment};
@@ -60,6 +60,7 @@ pub use histogram::{Durations, Histogram};
 pub use ids::{cluster_id, member_id};
 pub use leadership::Leadership;
 pub use leases::LeaseRemaining;
+pub use log_store::LogView;
 pub use membership::MembershipError;
 pub use metrics::{APPLY_BUCKETS_S, AppliedMetrics, ApplyDurations, CompactionMetrics, Metrics};
 pub use peers::meter::PeerMetrics;

@@ -49,6 +49,19 @@ struct Shared {
     surroundings: Surroundings,
 }
 
+/// What a member's log holds, for checks of what must hold between members. Places are a term and an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogView {
+    pub vote_term: u64,
+    pub purged: Option<(u64, u64)>,
+    pub committed: Option<(u64, u64)>,
+    pub last: Option<(u64, u64)>,
+    /// Entries below this index are on disk.
+    pub flushed_next: u64,
+    /// Without gaps, ascending.
+    pub newest: Vec<(u64, u64)>,
+}
+
 struct Inner {
     tail: VecDeque<wal::Entry>,
     tail_size_bytes: usize,
@@ -132,6 +145,21 @@ impl LogStore {
 
     pub(crate) fn purged(&self) -> Option<LogId> {
         self.shared.inner.lock().purged
+    }
+
+    /// With at most so many of the entries that memory holds.
+    pub(crate) fn view(&self, newest_max: usize) -> LogView {
+        let inner = self.shared.inner.lock();
+        let place = |id: &LogId| (id.leader_id.term, id.index);
+        let skipped = inner.tail.len().saturating_sub(newest_max);
+        LogView {
+            vote_term: inner.vote.map_or(0, |vote| vote.leader_id.term),
+            purged: inner.purged.as_ref().map(place),
+            committed: inner.committed.as_ref().map(place),
+            last: inner.last.as_ref().map(place),
+            flushed_next: inner.flushed_next,
+            newest: inner.tail.iter().skip(skipped).map(|entry| (entry.term, entry.index)).collect(),
+        }
     }
 
     pub(crate) fn wal(&self) -> &Wal {

@@ -39,6 +39,26 @@ pub enum Bug {
     NeverDurable,
     /// A restored directory says whose it is before its state is in place.
     RestoreNamedFirst,
+    /// Z15: an expiry counts whoever leads when it gets into the log.
+    ExpireAnyTerm,
+    /// Z14: a snapshot leaves out the leases.
+    SnapshotWithoutLeases,
+    /// Proposals are numbered from 0 in each life: an entry of a former life answers a waiter of this one.
+    IdsFromZero,
+    /// Of the answers of one batch, each goes to the waiter of the next.
+    AnswersSwapped,
+    /// Of the answers of one batch, the last is forgotten.
+    AnswerLost,
+    /// A forward stream that ends counts as a refusal of all that was handed over.
+    StreamEndRefuses,
+    /// A linearizable read that came while a round was under way is served by it.
+    JoinsRunningRound,
+    /// Rows leave the unflushed layer when they are taken for the file, not when they are in it.
+    LayerEmptiedEarly,
+    /// A member that lost acknowledged entries votes at once.
+    QuarantineIgnored,
+    /// The start applies all of the log, not only what is known to be committed.
+    ReplaysUncommitted,
 }
 
 #[cfg(any(test, feature = "planted"))]

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::codec;
 use crate::leadership::Leadership;
 use crate::peers::{Peers, frame};
+use crate::planted::{self, Bug};
 use crate::waiters::{Outcome, Refusal, Waiters};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -154,6 +155,9 @@ async fn refusals(mut answers: tonic::Streaming<wire::peerpb::Frame>, waiters: A
                 return;
             }
         }
+    }
+    if planted::is(Bug::StreamEndRefuses) {
+        waiters.refuse_all();
     }
 }
 

@@ -104,6 +104,11 @@ impl Rounds {
                     if started.elapsed() > ROUND_TIMEOUT {
                         self.counters.slow_read_indexes.fetch_add(1, Ordering::Relaxed);
                     }
+                    while planted::is(Bug::JoinsRunningRound)
+                        && let Ok(waiter) = receiver.try_recv()
+                    {
+                        waiting.push(waiter);
+                    }
                     self.answer(std::mem::take(&mut waiting), index);
                 }
                 None => {

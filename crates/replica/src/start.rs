@@ -29,6 +29,7 @@ use crate::log_owner::{self, LogOwner, OpenedLog};
 use crate::log_store::LogStore;
 use crate::metrics::Counters;
 use crate::peers::{self, Peers};
+use crate::planted::{self, Bug};
 use crate::propose::{ForwardTask, Forwarder};
 use crate::raft_types::*;
 use crate::read_index::{ReadIndex, Rounds};
@@ -324,7 +325,7 @@ fn raft_config(config: &Config, quarantined: bool) -> Result<Arc<openraft::Confi
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         enable_pre_vote: Some(config.pre_vote),
-        enable_elect: !quarantined,
+        enable_elect: !quarantined || planted::is(Bug::QuarantineIgnored),
         enable_leader_restore: Some(false),
         // A member that lost its disk starts over; it has no vote until it has caught up.
         allow_log_reversion: Some(true),
@@ -398,6 +399,7 @@ async fn raise(config: &Config, data_dir: Arc<DataDir>, opened: Opened) -> Resul
     let pace = Pace {
         compact_keys_max: config.compact_keys_max.max(1),
         compact_pause: config.compact_pause,
+        sync_interval: config.state_sync_interval,
         scrub: config.scrub.clone(),
     };
     let flusher = Flusher::start(flusher_handle, inbox, state, fatal, surroundings, pace)
@@ -530,7 +532,10 @@ async fn replay(machine: &mut StateMachine) -> Result<(), StartError> {
     if purged_next > next {
         return Err(StartError::Gap { log_first: purged_next, state_last: next.saturating_sub(1) });
     }
-    let end = next_index(machine.log.committed().as_ref());
+    let end = match planted::is(Bug::ReplaysUncommitted) {
+        true => u64::MAX,
+        false => next_index(machine.log.committed().as_ref()),
+    };
     let started = tokio::time::Instant::now();
     let first = next;
     while next < end {

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use mvcc::{Applied, ApplyError, Proposal};
+use mvcc::{Applied, ApplyError, Command, Proposal};
 use openraft::storage::{ApplyResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
 use tokio::time::Instant;
@@ -110,6 +110,14 @@ impl StateMachine {
             self.log.applied(next);
         }
         self.state.announce();
+        if planted::is(Bug::AnswersSwapped) && outcomes.len() > 1 {
+            let mut ids: Vec<u64> = outcomes.iter().map(|(id, _)| *id).collect();
+            ids.rotate_left(1);
+            outcomes.iter_mut().zip(ids).for_each(|(outcome, id)| outcome.0 = id);
+        }
+        if planted::is(Bug::AnswerLost) && outcomes.len() > 1 {
+            outcomes.pop();
+        }
         for (id, applied) in outcomes {
             self.waiters.complete(id, Outcome::Applied(applied));
         }
@@ -120,7 +128,10 @@ impl StateMachine {
         match &entry.what {
             What::Blank => Ok(None),
             What::Proposal(proposal) => {
-                let term = entry.log_id.leader_id.term;
+                let term = match &proposal.command {
+                    Command::LeaseExpire(expire) if planted::is(Bug::ExpireAnyTerm) => expire.term,
+                    _ => entry.log_id.leader_id.term,
+                };
                 let begin = Instant::now();
                 // Only who waits sees the answer: at a replay and on the other members its reads would be for nobody.
                 let heard = proposal.member == self.member_id && self.waiters.waits(proposal.id);

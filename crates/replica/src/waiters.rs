@@ -14,6 +14,7 @@ use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::planted::{self, Bug};
 use crate::raft_types::TypeConfig;
 
 /// What a waiter hears.
@@ -42,9 +43,10 @@ struct Waiter {
 impl Waiters {
     pub(crate) fn new() -> Arc<Waiters> {
         // A random start keeps ids of one life of the member apart from those of a former life that are replayed.
+        let first_id = if planted::is(Bug::IdsFromZero) { 0 } else { rand::random::<u64>() >> 1 };
         Arc::new(Waiters {
             table: Mutex::new(HashMap::new()),
-            next_id: AtomicU64::new(rand::random::<u64>() >> 1),
+            next_id: AtomicU64::new(first_id),
             failed: AtomicU64::new(0),
         })
     }
@@ -82,6 +84,14 @@ impl Waiters {
         if let Some(waiter) = waiter {
             // The caller may have given up in between; then nobody needs the answer.
             let _ = waiter.reply.send(outcome);
+        }
+    }
+
+    /// Of a planted bug.
+    pub(crate) fn refuse_all(&self) {
+        let table = std::mem::take(&mut *self.table.lock());
+        for (_, waiter) in table {
+            let _ = waiter.reply.send(Outcome::Refused);
         }
     }
 

@@ -113,6 +113,8 @@ pub struct Config {
     pub watch_progress_interval: Duration,
     /// A client that takes nothing of its snapshot for as long loses it.
     pub snapshot_patience: Duration,
+    /// Changes that wait for one watch stream in memory; with more the stream reads history instead. No flag.
+    pub watch_inbox_entries_max: usize,
     pub auto_compaction: AutoCompaction,
     pub learners_max: usize,
     pub strict_reconfig_check: bool,
@@ -131,6 +133,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Of the log; etcd's are as large.
     pub log_segment_size_bytes: u64,
+    /// At the latest after this the state file has on disk what was applied. No flag.
+    pub state_sync_interval: Duration,
     /// What the member reaches below its services: the system's, or a simulation's. The client port is always the
     /// system's; a simulation has none (`Store::routes`).
     pub surroundings: replica::Surroundings,
@@ -225,6 +229,7 @@ impl Config {
             keepalive_timeout: Duration::from_secs(20),
             watch_progress_interval: Duration::from_secs(600),
             snapshot_patience: Duration::from_secs(60),
+            watch_inbox_entries_max: crate::watch::hub::INBOX_ENTRIES_MAX,
             auto_compaction: AutoCompaction::Off,
             learners_max: 1,
             strict_reconfig_check: true,
@@ -236,6 +241,7 @@ impl Config {
             cors_origins: vec!["*".to_owned()],
             allowed_hosts: vec!["*".to_owned()],
             log_segment_size_bytes: 64 << 20,
+            state_sync_interval: replica::STATE_SYNC_INTERVAL,
             surroundings: replica::Surroundings::system(),
             operations: Operations::default(),
         }

@@ -98,6 +98,7 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<St
     replica.request_timeout = config.request_timeout();
     replica.learners_max = config.learners_max;
     replica.wal_segment_size_bytes = config.log_segment_size_bytes;
+    replica.state_sync_interval = config.state_sync_interval;
     replica.surroundings = config.surroundings.clone();
     replica.listen_peer_files = peer_files;
     if config.socket_options.reuse_port {

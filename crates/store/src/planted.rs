@@ -9,6 +9,12 @@ pub enum Bug {
     CursorReset,
     /// A stream that fell behind goes on with what is new.
     BehindSkipped,
+    /// Z6: a stream that fell behind gets the last change once more.
+    BehindRepeats,
+    /// Z9: a watch from the compacted revision on is not told of a deletion there.
+    TombstoneDropped,
+    /// Z12: a watch from a future revision on begins with the next one.
+    FutureBeginsNow,
     /// A linearizable read is served like a serializable one.
     BarrierSkipped,
 }

@@ -16,7 +16,7 @@ use tonic::Status;
 use crate::{
     context::{Asker, Context},
     status::{self, Refusal},
-    watch::hub::Inbox,
+    watch::hub::{INBOX_ENTRIES_MAX, Inbox},
 };
 
 /// Lifetime of a lease that is made for a caller who brought none. Source: etcd concurrency/session.go.
@@ -209,7 +209,7 @@ pub(crate) struct Ear {
 
 impl Ear {
     fn new(context: Arc<Context>, stream: u64, range: KeyRange) -> Ear {
-        let inbox = Arc::default();
+        let inbox = Arc::new(Inbox::new(INBOX_ENTRIES_MAX));
         context.hub.add(stream, 0, &range, &inbox);
         Ear { context, stream, range, inbox }
     }

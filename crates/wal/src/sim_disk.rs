@@ -240,6 +240,8 @@ impl DiskFile for SimFile {
         match &mut world.faults.syncs_before_failure {
             Some(0) => {
                 let file = self.file;
+                // As a kernel does: the error is told once.
+                world.faults.syncs_before_failure = None;
                 world.moment.pending.retain(|pending| pending.file_of_data() != Some(file));
                 return Err(io::Error::other("injected sync error"));
             }

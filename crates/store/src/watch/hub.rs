@@ -24,7 +24,7 @@ use super::register::Register;
 /// What one look at the event log may take.
 const READ: EventsBound = EventsBound { revisions_max: 1000, size_bytes_max: 4 * 1024 * 1024 };
 /// Content of an inbox, with who wants what; above either, the stream falls behind.
-const INBOX_ENTRIES_MAX: usize = 4096;
+pub(crate) const INBOX_ENTRIES_MAX: usize = 4096;
 const INBOX_SIZE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// One batch with the watches of the stream that want something of it, ascending.
@@ -43,9 +43,9 @@ pub(crate) enum Mail {
 }
 
 /// Where the hub puts what a stream wants.
-#[derive(Default)]
 pub(crate) struct Inbox {
     content: Mutex<Content>,
+    entries_max: usize,
     pub wake: Notify,
     /// Watches of the stream that read history.
     pub behind: AtomicUsize,
@@ -71,6 +71,10 @@ struct Content {
 }
 
 impl Inbox {
+    pub(crate) fn new(entries_max: usize) -> Inbox {
+        Inbox { content: Mutex::default(), entries_max, wake: Notify::new(), behind: AtomicUsize::new(0) }
+    }
+
     /// Takes everything.
     pub(crate) fn take(&self) -> Mail {
         let mut content = self.content.lock();
@@ -101,7 +105,7 @@ impl Inbox {
             return;
         }
         content.size_bytes += batch.size_bytes() + size_of::<i64>();
-        if content.entries.len() >= INBOX_ENTRIES_MAX || content.size_bytes > INBOX_SIZE_BYTES_MAX {
+        if content.entries.len() >= self.entries_max || content.size_bytes > INBOX_SIZE_BYTES_MAX {
             content.lose(batch.revision);
         } else {
             content.entries.push_back(Entry { batch: batch.clone(), watches: vec![watch_id] });
@@ -312,7 +316,7 @@ mod tests {
         let steps = [Ok(puts(1)), Err(EventsError::Compacted { compact_revision: 9 }), Err(missing())];
         for (found, current) in steps.into_iter().zip([2, 10, 20]) {
             let hub = Arc::new(Hub::new(1));
-            let inbox = Arc::default();
+            let inbox = Arc::new(Inbox::new(INBOX_ENTRIES_MAX));
             hub.add(0, 0, &key(), &inbox);
             let flags = || AtomicBool::new(false);
             let probe = Arc::new(Probe { hub: hub.clone(), woken: flags(), register_was_free: flags() });
@@ -330,7 +334,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_left_to_each_stream() {
         let hub = Hub::new(1);
-        let inbox = Arc::default();
+        let inbox = Arc::new(Inbox::new(INBOX_ENTRIES_MAX));
         hub.add(0, 0, &key(), &inbox);
         let missing = RecordsError::Missing { revision: Revision::new(2, 0) };
         assert!(hub.pass_on(Err(missing.into()), 7), "later events may be readable");
@@ -342,7 +346,7 @@ mod tests {
     #[test]
     fn an_inbox_is_bounded_however_many_watches_want_a_batch() {
         let hub = Hub::new(1);
-        let inbox: Arc<Inbox> = Arc::default();
+        let inbox = Arc::new(Inbox::new(INBOX_ENTRIES_MAX));
         for watch_id in 0..10_000 {
             hub.add(0, watch_id, &key(), &inbox);
         }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use mvcc::{EventsBound, EventsError, KeyRange};
+use mvcc::{EventKind, EventsBound, EventsError, KeyRange};
 use tokio::{
     sync::{mpsc, watch},
     time::{self, Instant, MissedTickBehavior},
@@ -93,11 +93,11 @@ impl Stream {
         let seen = *published.borrow();
         Stream {
             id: context.hub.begin_stream(),
-            context,
             asker,
             needs_leader,
             answers,
-            inbox: Arc::default(),
+            inbox: Arc::new(Inbox::new(context.config.watch_inbox_entries_max)),
+            context,
             published,
             watches: BTreeMap::new(),
             next_watch_id: 0,
@@ -206,9 +206,13 @@ impl Stream {
         let (revision, compact_revision) = allowed.revisions();
         let header = Some(self.context.header(revision));
         self.send(pb::WatchResponse { header, watch_id, created: true, ..Default::default() }).await?;
-        let next_revision = if request.start_revision == 0 { revision + 1 } else { request.start_revision };
+        let mut next_revision =
+            if request.start_revision == 0 { revision + 1 } else { request.start_revision };
         if next_revision < compact_revision {
             return self.send(self.compacted(watch_id, compact_revision)).await;
+        }
+        if planted::is(Bug::FutureBeginsNow) {
+            next_revision = next_revision.min(revision + 1);
         }
         self.context.hub.add(self.id, watch_id, allowed.range(), &self.inbox);
         self.watches.insert(watch_id, Watcher::new(&request, allowed, next_revision));
@@ -273,6 +277,9 @@ impl Stream {
                         watch.next_revision = watch.next_revision.max(self.seen + 1);
                         if planted::is(Bug::CursorReset) {
                             watch.next_revision = watch.start_revision;
+                        }
+                        if planted::is(Bug::BehindRepeats) {
+                            watch.next_revision = (self.seen).max(watch.start_revision);
                         }
                         if planted::is(Bug::BehindSkipped) {
                             watch.next_revision = watch.next_revision.max(lost_upto + 1);
@@ -384,6 +391,13 @@ impl Stream {
                     watch.next_revision = seen + 1;
                 }
                 for batch in batches.iter().take_while(|batch| batch.revision <= seen) {
+                    if planted::is(Bug::TombstoneDropped)
+                        && batch.revision == store.compact_revision()
+                        && batch.events.iter().all(|event| event.kind == EventKind::Delete)
+                    {
+                        watch.next_revision = batch.revision + 1;
+                        continue;
+                    }
                     pass.size_bytes += watch.collect(store, records, batch)?;
                     if watch.is_due() {
                         watch.answers(
