@@ -3,13 +3,14 @@
 //! The log, every answer against it and the search that ignores revisions are those of the suite on real processes
 //! (`faults`). Here are the rest: reads of one member's own state, leases, and what members say of themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use faults::history::{Operation, Outcome, Request};
 use faults::linear;
 use faults::log::{Change, Log};
 use faults::search::{self, Hint, Hints, Verdict};
 
+use crate::observers::{BATCH_KEYS, Batch, Observed};
 use crate::workload::{Held, LEASE_KEYS, LocalRead, Recorded};
 
 /// What was looked at.
@@ -21,6 +22,8 @@ pub(crate) struct Checked {
     pub local_reads: usize,
     pub leases: usize,
     pub leases_expired: usize,
+    pub observed: usize,
+    pub batches: usize,
     pub undecided: bool,
 }
 
@@ -42,6 +45,9 @@ pub(crate) fn all(recorded: &Recorded) -> Result<Checked, String> {
     };
     local_reads(&log, &recorded.local_reads)?;
     leases(&log, &recorded.operations, &recorded.leases)?;
+    observed(&log, &recorded.observed)?;
+    batches(&log, &recorded.batches)?;
+    answered_while_calm(recorded)?;
     let count = |wanted: fn(&Outcome) -> bool| {
         recorded.operations.iter().filter(|operation| wanted(&operation.outcome)).count()
     };
@@ -52,6 +58,8 @@ pub(crate) fn all(recorded: &Recorded) -> Result<Checked, String> {
         local_reads: recorded.local_reads.len(),
         leases: recorded.leases.len(),
         leases_expired,
+        observed: recorded.observed.len(),
+        batches: recorded.batches.len(),
         undecided,
     })
 }
@@ -61,7 +69,8 @@ pub(crate) fn all(recorded: &Recorded) -> Result<Checked, String> {
 fn expirations(log: &Log, operations: &[Operation]) -> Vec<Operation> {
     let mut asked: BTreeMap<u32, &Operation> = BTreeMap::new();
     for operation in operations {
-        if operation.request.key() >= LEASE_KEYS && operation.request.value().is_some() {
+        if (LEASE_KEYS..BATCH_KEYS).contains(&operation.request.key()) && operation.request.value().is_some()
+        {
             asked.insert(operation.request.key(), operation);
         }
     }
@@ -106,6 +115,71 @@ fn local_reads(log: &Log, reads: &[LocalRead]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Each stream is a piece of the log without a gap, from where it was to begin to what it was told is complete.
+fn observed(log: &Log, streams: &[Observed]) -> Result<(), String> {
+    for stream in streams {
+        let Observed { member, from, changes, complete } = stream;
+        let until = changes.last().map_or(*complete, |change| change.revision.max(*complete));
+        let right: Vec<&Change> =
+            log.changes().iter().filter(|change| (*from..=until).contains(&change.revision)).collect();
+        let differs = changes.iter().zip(&right).find(|(told, right)| told != *right);
+        if let Some((told, right)) = differs {
+            return Err(format!(
+                "a watch through member {member} from revision {from} told {told:?} where {right:?} was due"
+            ));
+        }
+        if changes.len() != right.len() {
+            return Err(format!(
+                "a watch through member {member} from revision {from} told {} changes up to {until} (complete up to \
+                 {complete}), there are {}",
+                changes.len(),
+                right.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A transaction happened at one revision, whole, or not at all.
+fn batches(log: &Log, batches: &[Batch]) -> Result<(), String> {
+    let mut revisions: BTreeMap<u64, i64> = BTreeMap::new();
+    for change in log.changes().iter().filter(|change| change.key >= BATCH_KEYS) {
+        if let Some(value) = change.value
+            && let Some(before) = revisions.insert(value, change.revision)
+        {
+            return Err(format!("happened twice, at revisions {before} and {}: {change:?}", change.revision));
+        }
+    }
+    for batch in batches {
+        let at: BTreeSet<Option<i64>> =
+            batch.puts.iter().map(|(_, value)| revisions.get(value).copied()).collect();
+        if at.len() > 1 {
+            return Err(format!("happened in parts, at revisions {at:?}: {batch:?}"));
+        }
+        let happened = at.first().copied().flatten();
+        if !batch.puts.is_empty() && batch.done.is_some() && happened != batch.done {
+            return Err(format!("acknowledged, but happened at {happened:?}: {batch:?}"));
+        }
+        let Some(revision) = happened.or(batch.done) else { continue };
+        if let Some(kept) = batch.deletes.iter().find(|key| log.entry(**key, revision).is_some()) {
+            return Err(format!("key {kept} is there after revision {revision} of {batch:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// When nothing is wrong, nobody waits in vain.
+fn answered_while_calm(recorded: &Recorded) -> Result<(), String> {
+    let Some(since_ns) = recorded.calm_since_ns else { return Ok(()) };
+    let waits = |operation: &&Operation| {
+        operation.call_ns >= since_ns && matches!(operation.outcome, Outcome::Unknown(_))
+    };
+    match recorded.operations.iter().find(waits) {
+        Some(operation) => Err(format!("not answered although nothing was wrong any more: {operation}")),
+        None => Ok(()),
+    }
 }
 
 /// No lease ends before its time, counted from the last renewal that was acknowledged, unless its holder ended it.

@@ -18,6 +18,8 @@ use crate::network::{Accepted, SimNetwork};
 
 pub(crate) const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
+/// What is written to the log at once is less, under this load.
+const LAST_BATCH_SIZE_BYTES_MAX: usize = 6_000;
 
 /// What members are configured with; the same on all of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +30,16 @@ pub struct Settings {
     /// Log entries kept for followers that lag; few make snapshots frequent.
     pub snapshot_count: u64,
     pub log_segment_size_bytes: u64,
+    /// Few make watch streams read history.
+    pub watch_inbox_entries_max: usize,
+    pub state_sync_interval_ms: u64,
 }
 
 pub(crate) struct Machine {
     pub number: usize,
     settings: Settings,
     latency_ms: AtomicU64,
+    connects: Arc<AtomicU64>,
     inner: Mutex<Inner>,
 }
 
@@ -52,7 +58,13 @@ pub(crate) fn host(number: usize) -> String {
 impl Machine {
     pub(crate) fn new(number: usize, settings: Settings) -> Arc<Machine> {
         let inner = Inner { disk: SimDisk::new().untraced(), handle: None, ended: None, lives: 0 };
-        Arc::new(Machine { number, settings, latency_ms: AtomicU64::new(0), inner: Mutex::new(inner) })
+        Arc::new(Machine {
+            number,
+            settings,
+            latency_ms: AtomicU64::new(0),
+            connects: Arc::default(),
+            inner: Mutex::new(inner),
+        })
     }
 
     pub(crate) fn disk(&self) -> SimDisk {
@@ -66,6 +78,11 @@ impl Machine {
 
     pub(crate) fn lives(&self) -> u64 {
         self.inner.lock().lives
+    }
+
+    /// Connections that it has tried to make to others.
+    pub(crate) fn connects(&self) -> u64 {
+        self.connects.load(Ordering::Relaxed)
     }
 
     /// Why the member ended by itself, once.
@@ -97,6 +114,30 @@ impl Machine {
         moment.pending.len()
     }
 
+    /// To be called with the end of a life, after `killed`. Something that another sync has followed: what was written
+    /// last cannot be told from a write that was torn. Answers the file and the place.
+    pub(crate) fn flip_bit(&self, random: &mut Random) -> Option<(std::path::PathBuf, usize)> {
+        let mut inner = self.inner.lock();
+        let mut platter = inner.disk.cache();
+        let segment = |path: &std::path::PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wal-"))
+        };
+        let segments: Vec<_> = platter.names.iter().filter(|(path, _)| segment(path)).collect();
+        let newest = segments.len().checked_sub(1)?;
+        let chosen = usize::try_from(random.below(segments.len() as u64)).unwrap_or(0);
+        let (path, file) = (segments[chosen].0.clone(), *segments[chosen].1);
+        let bytes = platter.files.get_mut(file)?;
+        let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
+        if chosen == newest && used < LAST_BATCH_SIZE_BYTES_MAX {
+            return None;
+        }
+        let before = if chosen == newest { used - LAST_BATCH_SIZE_BYTES_MAX } else { used };
+        let at = usize::try_from(random.below(before.max(1) as u64)).unwrap_or(0);
+        bytes[at] ^= 1 << random.below(8);
+        inner.disk = SimDisk::with(platter).untraced();
+        Some((path, at))
+    }
+
     fn config(&self) -> Config {
         let settings = &self.settings;
         let url = |host: &str, port: u16| -> Vec<Url> {
@@ -115,6 +156,8 @@ impl Machine {
         config.heartbeat_interval_ms = settings.heartbeat_interval_ms;
         config.snapshot_count = settings.snapshot_count;
         config.log_segment_size_bytes = settings.log_segment_size_bytes;
+        config.watch_inbox_entries_max = settings.watch_inbox_entries_max;
+        config.state_sync_interval = Duration::from_millis(settings.state_sync_interval_ms);
         config.watch_progress_interval = Duration::from_secs(2);
         config
     }
@@ -135,8 +178,11 @@ async fn life(machine: &Arc<Machine>) -> String {
     let threads =
         Threads::Tasks(Arc::new(move || Duration::from_millis(latency.latency_ms.load(Ordering::Relaxed))));
     let mut config = machine.config();
-    config.surroundings =
-        Surroundings { disk: Arc::new(machine.disk()), network: Arc::new(SimNetwork), threads };
+    config.surroundings = Surroundings {
+        disk: Arc::new(machine.disk()),
+        network: Arc::new(SimNetwork { connects: Arc::clone(&machine.connects) }),
+        threads,
+    };
     machine.inner.lock().lives += 1;
     let shutdown = CancellationToken::new();
     let store = match store::start(config, shutdown.clone()).await {

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,15 +17,20 @@ use turmoil::net::{TcpListener, TcpStream};
 
 /// Connections break when nothing comes back for so long: a simulated partition loses bytes for good.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
+const NARROW_WINDOW_SIZE_BYTES: u32 = 512;
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Between members.
-pub(crate) struct SimNetwork;
+/// Between members, as one of them sees it.
+pub(crate) struct SimNetwork {
+    /// Connections that the member has tried to make, over its lives.
+    pub connects: Arc<AtomicU64>,
+}
 
 struct SimListener(TcpListener);
 
 impl Network for SimNetwork {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Stream>> {
+        self.connects.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move { Ok(Stream::new(TcpStream::connect((host, port)).await?)) })
     }
 
@@ -46,6 +53,19 @@ impl Listener for SimListener {
 
 /// A client's way to the gRPC services of one host; connects when it is used, and again after each failure.
 pub(crate) fn channel(host: &str, port: u16) -> Channel {
+    connected(Endpoint::from_static("http://member"), host, port)
+}
+
+/// The same for a client that lets a member be only a few answers ahead.
+pub(crate) fn narrow_channel(host: &str, port: u16) -> Channel {
+    connected(
+        Endpoint::from_static("http://member").initial_stream_window_size(NARROW_WINDOW_SIZE_BYTES),
+        host,
+        port,
+    )
+}
+
+fn connected(endpoint: Endpoint, host: &str, port: u16) -> Channel {
     let host = host.to_owned();
     let connector = tower::service_fn(move |_: http::Uri| {
         let host = host.clone();
@@ -54,7 +74,7 @@ pub(crate) fn channel(host: &str, port: u16) -> Channel {
             Ok::<_, io::Error>(TokioIo::new(tokio::time::timeout(CONNECT_TIME_MAX, connecting).await??))
         }
     });
-    Endpoint::from_static("http://member")
+    endpoint
         .http2_keep_alive_interval(SILENCE_MAX)
         .keep_alive_timeout(SILENCE_MAX)
         .keep_alive_while_idle(true)

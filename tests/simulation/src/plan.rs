@@ -65,6 +65,8 @@ pub enum Kind {
     SlowDisk(Target, u64),
     /// The next sync fails; the member ends and is started again.
     SyncError(Target),
+    /// The process ends, and a bit of the older part of its log is another. Only of a minority at a time.
+    FlipBit(Target),
     /// The clients do not reach the target.
     Unreachable(Target),
 }
@@ -83,6 +85,8 @@ struct Mix {
     partitions: u64,
     slowness: u64,
     sync_errors: u64,
+    flips: u64,
+    relays: u64,
 }
 
 impl Plan {
@@ -96,6 +100,8 @@ impl Plan {
             election_timeout_ms: heartbeat_interval_ms * (5 + random.below(6)),
             snapshot_count: [10, 50, 1_000][random.below(3) as usize],
             log_segment_size_bytes: (16 + random.below(112)) << 10,
+            watch_inbox_entries_max: [1, 8, 4_096][random.below(3) as usize],
+            state_sync_interval_ms: [100, 1_000][random.below(2) as usize],
         };
         let load = Load {
             clients: 3 + random.below(6) as usize,
@@ -104,6 +110,9 @@ impl Plan {
             timeout_ms: [200, 1_000, 3_000][random.below(3) as usize],
             lease_holders: random.below(3) as usize,
             compactions: random.below(2) == 0,
+            short_lives: random.below(5) == 0,
+            observers: random.below(4) as usize,
+            batches: random.below(2) == 0,
         };
         let latency_ms_max = [2, 5, 20][random.below(3) as usize];
         let length_ms = 4_000 + random.below(4_000);
@@ -114,6 +123,8 @@ impl Plan {
             partitions: strength(),
             slowness: strength(),
             sync_errors: strength().saturating_sub(1),
+            flips: strength().saturating_sub(1),
+            relays: strength().saturating_sub(1),
         };
         let faults = faults(&mut random, &mix, members, length_ms);
         Plan { seed, settings, load, latency_ms_max, length_ms, faults }
@@ -124,6 +135,32 @@ impl Plan {
         let faults = kept.iter().filter_map(|position| self.faults.get(*position).copied()).collect();
         Plan { faults, ..self.clone() }
     }
+}
+
+/// One member is cut off, then another is struck, then a third is cut off while the first comes back: who was behind
+/// must now find out from who was struck.
+fn relay(random: &mut Random, members: usize, length_ms: u64, faults: &mut Vec<Fault>) {
+    let first = random.below(members as u64) as usize;
+    let [behind, struck, cut_off] = [0, 1, 2].map(|step| Target::One((first + step) % members));
+    let at_ms = 500 + random.below(length_ms.saturating_sub(2_500));
+    let behind_ms = 300 + random.below(1_200);
+    let strikes_at_ms = at_ms + random.below(behind_ms);
+    let struck_ms = 20 + random.below(100);
+    let strike = match random.below(6) {
+        0 => Kind::Kill(struck),
+        1 => Kind::PowerCut(struck),
+        2 => Kind::SyncError(struck),
+        3 => Kind::PowerCutAfter(struck, random.below(20)),
+        _ => Kind::FlipBit(struck),
+    };
+    let cut_off_at_ms = strikes_at_ms + random.below(150);
+    faults.push(Fault { at_ms, lasts_ms: behind_ms, kind: Kind::Partition(behind) });
+    faults.push(Fault { at_ms: strikes_at_ms, lasts_ms: struck_ms, kind: strike });
+    faults.push(Fault {
+        at_ms: cut_off_at_ms,
+        lasts_ms: 500 + random.below(1_500),
+        kind: Kind::Partition(cut_off),
+    });
 }
 
 fn faults(random: &mut Random, mix: &Mix, members: usize, length_ms: u64) -> Vec<Fault> {
@@ -170,6 +207,12 @@ fn faults(random: &mut Random, mix: &Mix, members: usize, length_ms: u64) -> Vec
             _ => Target::One(random.below(members as u64) as usize),
         })
     });
+    if members > 2 {
+        add(random, mix.flips, &|random| Kind::FlipBit(Target::One(random.below(members as u64) as usize)));
+        for _ in 0..mix.relays {
+            relay(random, members, length_ms, &mut faults);
+        }
+    }
     faults.sort_by_key(|fault| fault.at_ms);
     faults
 }

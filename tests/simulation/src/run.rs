@@ -4,6 +4,7 @@
 //! Always holds: a run takes a thread of its own (`chance`), reads no clock but the virtual one, and is the same each
 //! time. Not here: what a seed means (plan.rs), what is right (checks.rs).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +17,11 @@ use crate::chance;
 use crate::checks::{self, Checked, Invariants, Look};
 use crate::links::{self, CLIENTS, Links};
 use crate::member::{self, Machine, host};
+use crate::observers;
 use crate::plan::{Fault, Kind, Plan, Target};
+use crate::raft_checks::{self, Logs, Seen};
 use crate::trace::Trace;
-use crate::workload::{self, Shared};
+use crate::workload::{self, Load, Shared};
 
 /// A member that ended by itself is started again after this, as a supervisor does.
 const RESTART_MS: u64 = 300;
@@ -27,6 +30,8 @@ const HEALED_MS_MAX: u64 = 30_000;
 /// After the last client has ended: time for leases to end and for watchers to see everything.
 const QUIET_MS: u64 = 5_500;
 const LOOK_EVERY_MS: u64 = 5;
+/// To all others together: heartbeats, appends, questions and reads each have their own pauses.
+const CONNECTS_PER_S_MAX: u64 = 1_000;
 /// Below this a run says nothing.
 const ANSWERED_MIN: usize = 20;
 
@@ -49,6 +54,9 @@ pub struct Report {
     pub faults_with_effect: usize,
     pub changes_lost_to_power: usize,
     pub snapshots_received: u64,
+    pub bits_flipped: u64,
+    pub observed: usize,
+    pub batches: usize,
     pub looks: u64,
     pub healed_ms: u64,
     /// The search for an order was too long to be finished.
@@ -131,8 +139,13 @@ struct Run {
     sim: Sim<'static>,
     random: Random,
     invariants: Invariants,
+    logs: Logs,
     links: Links,
     active: Vec<Active>,
+    /// By member, at the last look.
+    connects: BTreeMap<usize, u64>,
+    /// Members whose log was damaged, until they have everything again.
+    damaged: BTreeSet<usize>,
     /// Members that are down, and when they start again.
     down: Vec<(usize, u64)>,
     report: Report,
@@ -178,8 +191,11 @@ impl Run {
             sim,
             random,
             invariants: Invariants::default(),
+            logs: Logs::default(),
             links: Links::new(),
             active: Vec::new(),
+            connects: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             down: Vec::new(),
             report,
         }
@@ -201,6 +217,7 @@ impl Run {
         }
         self.heal();
         self.wait_until_healed()?;
+        self.calm()?;
         self.shared.stop();
         self.quiet()?;
         let (checked, compactions) = self.judge()?;
@@ -229,6 +246,9 @@ impl Run {
             self.note(&format!("member {number} starts"));
             self.sim.bounce(host(number));
         }
+        if now_ms.is_multiple_of(1_000) {
+            self.count_connects()?;
+        }
         if now_ms.is_multiple_of(LOOK_EVERY_MS) { self.look() } else { Ok(()) }
     }
 
@@ -240,10 +260,38 @@ impl Run {
         self.down.iter().any(|(down, _)| *down == number)
     }
 
+    /// Nobody tries without a pause to reach who cannot be reached.
+    fn count_connects(&mut self) -> Result<(), String> {
+        for machine in &self.machines {
+            let (total, before) = (machine.connects(), self.connects.entry(machine.number).or_default());
+            let tried = total - std::mem::replace(before, total);
+            if tried > CONNECTS_PER_S_MAX {
+                return Err(format!(
+                    "member {} tried to connect {tried} times within a second",
+                    machine.number
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn look(&mut self) -> Result<(), String> {
+        let mut seen = Vec::new();
+        let machines = &self.machines;
+        self.damaged.retain(|number| {
+            let status = machines[*number].handle().map(|handle| handle.status());
+            !status.is_some_and(|status| status.leader.is_some() && !status.quarantined)
+        });
         for machine in &self.machines {
             let Some(handle) = machine.handle() else { continue };
             let status = handle.status();
+            seen.push(Seen {
+                member: machine.number,
+                life: machine.lives(),
+                log: handle.log(raft_checks::NEWEST_MAX),
+                is_damaged: self.damaged.contains(&machine.number),
+                status: status.clone(),
+            });
             let state_hash = handle.read(|store, _| (store.revision(), store.state_hash()));
             if status.term == 0 || status.revision != state_hash.0 {
                 continue;
@@ -259,7 +307,7 @@ impl Run {
                 state_hash: Some(state_hash.1),
             })?;
         }
-        Ok(())
+        self.logs.look(self.machines.len(), &seen)
     }
 
     fn leader(&self) -> Option<usize> {
@@ -294,6 +342,7 @@ impl Run {
             | Kind::SlowLink(target, _)
             | Kind::SlowDisk(target, _)
             | Kind::SyncError(target)
+            | Kind::FlipBit(target)
             | Kind::Unreachable(target) => self.members(target),
             Kind::Link(one, other) => vec![one, other],
         };
@@ -311,6 +360,7 @@ impl Run {
                 Kind::SyncError(_) => self.machines[number]
                     .disk()
                     .set_faults(Faults { syncs_before_failure: Some(0), ..Faults::default() }),
+                Kind::FlipBit(_) => effect = self.flip_bit(number, until_ms),
                 Kind::SlowDisk(_, latency_ms) => self.machines[number].set_latency_ms(latency_ms),
                 Kind::Partition(_)
                 | Kind::Mute(_)
@@ -378,6 +428,7 @@ impl Run {
                 | Kind::PowerCut(_)
                 | Kind::PowerCutAfter(..)
                 | Kind::SlowDisk(..)
+                | Kind::FlipBit(_)
                 | Kind::SyncError(_) => {}
             }
         }
@@ -397,6 +448,21 @@ impl Run {
         self.report.changes_lost_to_power += pending;
         self.sim.crash(host(number));
         self.down.push((number, until_ms));
+    }
+
+    /// Only where a majority keeps whole logs: every acknowledged entry has a copy that nothing happened to.
+    fn flip_bit(&mut self, number: usize, until_ms: u64) -> bool {
+        if self.damaged.len() + 1 > (self.machines.len() - 1) / 2 || self.is_down(number) {
+            return false;
+        }
+        self.kill(number, until_ms);
+        let flipped = self.machines[number].flip_bit(&mut self.random);
+        self.note(&format!("a bit of member {number} is flipped: {flipped:?}"));
+        if flipped.is_some() {
+            self.damaged.insert(number);
+            self.report.bits_flipped += 1;
+        }
+        flipped.is_some()
     }
 
     fn heal(&mut self) {
@@ -435,8 +501,39 @@ impl Run {
         }
     }
 
+    /// With the load on and nothing wrong, for as long as an operation may take: none may stay without an answer.
+    fn calm(&mut self) -> Result<(), String> {
+        let Load { timeout_ms, .. } = self.plan.load;
+        if timeout_ms > 1_000 || timeout_ms < 40 * self.plan.latency_ms_max {
+            return Ok(());
+        }
+        // Until then connections that a partition broke have been noticed.
+        self.pass(2_500)?;
+        let terms = self.terms();
+        self.shared.set_calm_since(Some(self.now_ms() * 1_000_000));
+        self.pass(timeout_ms + 500)?;
+        if self.terms() != terms {
+            self.shared.set_calm_since(None);
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, passes_ms: u64) -> Result<(), String> {
+        let until_ms = self.now_ms() + passes_ms;
+        while self.now_ms() < until_ms {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn terms(&self) -> Vec<Option<(u64, Option<u64>)>> {
+        let status = |machine: &Arc<Machine>| machine.handle().map(|handle| handle.status());
+        let term = |machine| status(machine).map(|status| (status.term, status.leader));
+        self.machines.iter().map(term).collect()
+    }
+
     fn is_level(&self) -> bool {
-        let mut leaders = std::collections::BTreeSet::new();
+        let mut leaders = BTreeSet::new();
         let mut lowest = u64::MAX;
         let mut highest = 0;
         for machine in &self.machines {
@@ -542,6 +639,8 @@ impl Run {
             leases: checked.leases,
             leases_expired: checked.leases_expired,
             undecided: checked.undecided,
+            observed: checked.observed,
+            batches: checked.batches,
             compactions,
             lives: self.machines.iter().map(|machine| machine.lives()).sum(),
             looks: self.invariants.looks,
@@ -562,6 +661,12 @@ async fn spawn_clients(shared: &Arc<Shared>, seed: u64, members: usize) {
     for number in 0..shared.load.lease_holders {
         let member = number % members;
         tokio::spawn(workload::lease_holder(100 + number, member, seeds.number(), shared.clone()));
+    }
+    for number in 0..shared.load.observers {
+        tokio::spawn(observers::observer(seeds.number() ^ number as u64, members, shared.clone()));
+    }
+    if shared.load.batches {
+        tokio::spawn(observers::batcher(200, members - 1, seeds.number(), shared.clone()));
     }
     if shared.load.compactions {
         tokio::spawn(workload::compactor(seeds.number(), shared.clone(), members));

@@ -4,7 +4,7 @@
 //! are a hash of all, and the newest lines for a look at a violation. Not here: times other than virtual ones.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,6 +24,8 @@ pub(crate) struct Trace {
     now_ms: AtomicU64,
     /// Every line, for whoever wants to compare two runs.
     keep_all: bool,
+    /// Where every line is written at once, for a run that ends the process: `TRACE_AT_ONCE=FILE`.
+    at_once: Option<Mutex<std::fs::File>>,
 }
 
 #[derive(Default)]
@@ -37,11 +39,16 @@ struct Inner {
 impl Trace {
     pub(crate) fn new(keep_all: bool) -> Arc<Trace> {
         let inner = Inner { hash: 0xcbf2_9ce4_8422_2325, ..Inner::default() };
-        Arc::new(Trace { inner: Mutex::new(inner), now_ms: AtomicU64::new(0), keep_all })
+        let at_once = std::env::var_os("TRACE_AT_ONCE").and_then(|path| std::fs::File::create(path).ok());
+        let at_once = at_once.map(Mutex::new);
+        Arc::new(Trace { inner: Mutex::new(inner), now_ms: AtomicU64::new(0), keep_all, at_once })
     }
 
     pub(crate) fn line(&self, text: &str) {
         let line = format!("{:>6} {}", self.now_ms.load(Ordering::Relaxed), text.trim_end());
+        if let Some(file) = &self.at_once {
+            let _ = writeln!(file.lock(), "{line}");
+        }
         let mut inner = self.inner.lock();
         for byte in line.bytes() {
             inner.hash = (inner.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);

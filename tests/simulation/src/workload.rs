@@ -24,9 +24,10 @@ use wire::mvccpb;
 
 use crate::member::{CLIENT_PORT, host};
 use crate::network::channel;
+use crate::observers::{Batch, Observed};
 use crate::trace::Trace;
 
-const PREFIX: &str = "k/";
+pub(crate) const PREFIX: &str = "k/";
 /// Keys from here on belong to leases, one each.
 pub(crate) const LEASE_KEYS: Key = faults::history::LEASED;
 const PAUSE_AFTER_ERROR_MS: u64 = 20;
@@ -41,6 +42,12 @@ pub struct Load {
     pub timeout_ms: u64,
     pub lease_holders: usize,
     pub compactions: bool,
+    /// Keys are made and deleted, hardly ever changed.
+    pub short_lives: bool,
+    /// Watchers that come and go.
+    pub observers: usize,
+    /// Transactions of many keys.
+    pub batches: bool,
 }
 
 /// A read of one member's own state, which may be old.
@@ -96,6 +103,10 @@ struct Inner {
     local_reads: Vec<LocalRead>,
     leases: Vec<Held>,
     streams: BTreeMap<usize, Vec<Change>>,
+    observed: Vec<Observed>,
+    batches: Vec<Batch>,
+    /// Since when nothing is wrong.
+    calm_since_ns: Option<u64>,
     clients_running: usize,
     compacted: i64,
     compactions: u64,
@@ -108,6 +119,9 @@ pub(crate) struct Recorded {
     pub local_reads: Vec<LocalRead>,
     pub leases: Vec<Held>,
     pub streams: Vec<Vec<Change>>,
+    pub observed: Vec<Observed>,
+    pub batches: Vec<Batch>,
+    pub calm_since_ns: Option<u64>,
     pub compactions: u64,
     pub findings: Vec<String>,
 }
@@ -123,13 +137,13 @@ impl Shared {
         Arc::new(Shared { load, trace, inner: Mutex::new(inner) })
     }
 
-    fn value(&self) -> Value {
+    pub(crate) fn value(&self) -> Value {
         let mut inner = self.inner.lock();
         inner.next_value += 1;
         inner.next_value
     }
 
-    fn stopping(&self) -> bool {
+    pub(crate) fn stopping(&self) -> bool {
         self.inner.lock().stop
     }
 
@@ -141,11 +155,41 @@ impl Shared {
         self.inner.lock().clients_running
     }
 
+    /// A client counts as running until the answer is dropped.
+    pub(crate) fn begin(self: &Arc<Shared>) -> Running {
+        self.inner.lock().clients_running += 1;
+        Running(Arc::clone(self))
+    }
+
+    /// The last compaction that was acknowledged, and the newest revision that a watcher has seen.
+    pub(crate) fn compacted_and_last(&self) -> (i64, i64) {
+        let inner = self.inner.lock();
+        let last = |stream: &Vec<Change>| stream.last().map_or(1, |change| change.revision);
+        (inner.compacted, inner.streams.values().map(last).max().unwrap_or(1))
+    }
+
+    pub(crate) fn observed(&self, observed: Observed) {
+        self.inner.lock().observed.push(observed);
+    }
+
+    pub(crate) fn batch(&self, batch: Batch) {
+        self.inner.lock().batches.push(batch);
+    }
+
+    pub(crate) fn read(&self, read: LocalRead) {
+        self.inner.lock().local_reads.push(read);
+    }
+
+    /// From now on every operation must be answered; `None`: not any more.
+    pub(crate) fn set_calm_since(&self, since_ns: Option<u64>) {
+        self.inner.lock().calm_since_ns = since_ns;
+    }
+
     pub(crate) fn set_until(&self, revision: i64) {
         self.inner.lock().until = Some(revision);
     }
 
-    fn find(&self, finding: String) {
+    pub(crate) fn find(&self, finding: String) {
         self.trace.line(&format!("finding: {finding}"));
         self.inner.lock().findings.push(finding);
     }
@@ -170,6 +214,9 @@ impl Shared {
             local_reads: inner.local_reads,
             leases: inner.leases,
             streams: inner.streams.into_values().collect(),
+            observed: inner.observed,
+            batches: inner.batches,
+            calm_since_ns: inner.calm_since_ns,
             compactions: inner.compactions,
             findings: inner.findings,
         }
@@ -181,7 +228,16 @@ impl Shared {
     }
 }
 
-fn key_bytes(key: Key) -> Bytes {
+/// A client that has not ended.
+pub(crate) struct Running(Arc<Shared>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.inner.lock().clients_running -= 1;
+    }
+}
+
+pub(crate) fn key_bytes(key: Key) -> Bytes {
     Bytes::from(format!("{PREFIX}{key}"))
 }
 
@@ -190,7 +246,7 @@ fn number<T: std::str::FromStr>(bytes: &[u8]) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text:?} is nothing that was written"))
 }
 
-fn entry(kv: &mvccpb::KeyValue) -> Result<Entry, String> {
+pub(crate) fn entry(kv: &mvccpb::KeyValue) -> Result<Entry, String> {
     Ok(Entry {
         value: number(&kv.value)?,
         create_revision: kv.create_revision,
@@ -217,6 +273,12 @@ pub(crate) async fn client(number: usize, member: usize, seed: u64, shared: Arc<
             if let Outcome::Done(Answer::Found { entry, .. } | Answer::Kept { entry, .. }) = &outcome {
                 seen.insert(key, *entry);
             }
+            if let Outcome::Done(Answer::Deleted { .. }) = &outcome {
+                seen.insert(key, None);
+            }
+            if let (true, Outcome::Done(Answer::Put { .. })) = (shared.load.short_lives, &outcome) {
+                seen.insert(key, Some(Entry { value: 0, create_revision: 0, mod_revision: 0, version: 0 }));
+            }
             let failed = !matches!(outcome, Outcome::Done(_));
             let return_ns = now_ns();
             shared.record(Operation { client: number, member, call_ns, return_ns, request, outcome });
@@ -231,6 +293,13 @@ pub(crate) async fn client(number: usize, member: usize, seed: u64, shared: Arc<
 }
 
 fn choose(key: Key, random: &mut Random, seen: &BTreeMap<Key, Option<Entry>>, shared: &Shared) -> Request {
+    if shared.load.short_lives {
+        return match (random.below(100), seen.get(&key)) {
+            (0..25, _) => Request::Get { key },
+            (_, Some(None) | None) => Request::Put { key, value: shared.value() },
+            (_, Some(Some(_))) => Request::Delete { key },
+        };
+    }
     match random.below(100) {
         0..35 => Request::Get { key },
         35..70 => Request::Put { key, value: shared.value() },
@@ -363,7 +432,7 @@ fn found(answer: &pb::RangeResponse) -> Result<(i64, Option<Entry>), String> {
     Ok((revision(answer.header.as_ref())?, answer.kvs.first().map(entry).transpose()?))
 }
 
-fn revision(header: Option<&pb::ResponseHeader>) -> Result<i64, String> {
+pub(crate) fn revision(header: Option<&pb::ResponseHeader>) -> Result<i64, String> {
     Ok(header.ok_or("an answer without a header")?.revision)
 }
 
@@ -589,7 +658,7 @@ async fn follow(member: usize, from: i64, shared: &Shared) {
     }
 }
 
-fn change(event: &mvccpb::Event) -> Result<Change, String> {
+pub(crate) fn change(event: &mvccpb::Event) -> Result<Change, String> {
     let kv = event.kv.as_ref().ok_or("an event without a key")?;
     let name = kv.key.strip_prefix(PREFIX.as_bytes()).ok_or("an event of another key")?;
     let deleted = event.r#type == mvccpb::event::EventType::Delete as i32;
