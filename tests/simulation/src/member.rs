@@ -126,14 +126,15 @@ impl Machine {
         let newest = segments.len().checked_sub(1)?;
         let chosen = usize::try_from(random.below(segments.len() as u64)).unwrap_or(0);
         let (path, file) = (segments[chosen].0.clone(), *segments[chosen].1);
-        let bytes = platter.files.get_mut(file)?;
+        let contents = platter.files.get_mut(file)?;
+        let bytes = contents.to_vec();
         let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
         if chosen == newest && used < LAST_BATCH_SIZE_BYTES_MAX {
             return None;
         }
         let before = if chosen == newest { used - LAST_BATCH_SIZE_BYTES_MAX } else { used };
         let at = usize::try_from(random.below(before.max(1) as u64)).unwrap_or(0);
-        bytes[at] ^= 1 << random.below(8);
+        contents.write(&[bytes[at] ^ (1 << random.below(8))], at);
         inner.disk = SimDisk::with(platter).untraced();
         Some((path, at))
     }
