@@ -121,8 +121,11 @@ impl NetStreamAppend<TypeConfig> for Connection {
         Box::pin(async move {
             // openraft pauses after failures when it is asked for the first request. A member whose port refuses
             // connections fails before anything is asked for, and would be tried again without any pause.
-            let first = input.next().await;
-            let input = futures_util::stream::iter(first).chain(input);
+            let Some(first) = input.next().await else {
+                // The leader changed. A stream that has ended must not be asked again.
+                return Ok(Box::pin(futures_util::stream::empty()) as BoxStream<'s, _>);
+            };
+            let input = futures_util::stream::once(std::future::ready(first)).chain(input);
             let link = self.link()?;
             let mut client = link.data.clone();
             let request = link.request(input.map(|rpc| frame(codec::append_request_bytes(&rpc))));
