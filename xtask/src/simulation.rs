@@ -28,6 +28,7 @@ pub(crate) fn soak(hours: f64, first_seed: u64) -> Result<()> {
 }
 
 /// Ends with an error if a planted bug is missed. The last line says how many there are.
+#[expect(clippy::print_stdout, reason = "the table is the output")]
 pub(crate) fn zoo() -> Result<()> {
     // Both suites have a test target of this name.
     let features = "simulation/planted,crash/planted";
