@@ -6,7 +6,7 @@
 //! Not here: leases, transactions, permissions.
 
 use crate::events::{Event, EventBatch, EventKind, EventLog};
-use crate::index::{History, Index, State};
+use crate::index::{History, Index, State, is_unreachable};
 use crate::keys::{KeyRange, KeyValue, Revision};
 use crate::record::{self, PutState, Record};
 use crate::rows::{Records, RecordsError, noted};
@@ -144,6 +144,12 @@ impl Space {
                 .map(|(key, _)| Bytes::copy_from_slice(key))
                 .collect(),
         }
+    }
+
+    /// Whether a key's latest state is there on every member: what compaction took from the state may still be in this
+    /// member's index, for as long as its own clean-up takes.
+    pub(crate) fn is_kept(&self, latest: State) -> bool {
+        !is_unreachable(latest, None, self.compaction.scheduled)
     }
 
     /// The verified record of a revision that the index knows.

@@ -104,8 +104,10 @@ impl Store {
     fn holds(&self, records: &dyn Records, compare: &Compare, work: &mut Work) -> Result<bool, RangeError> {
         let mut is_empty = true;
         for (key, history) in self.space.index.range(&compare.range) {
-            work.keys(1)?;
             let state = history.latest();
+            if self.space.is_kept(state) {
+                work.keys(1)?;
+            }
             if !state.is_live() {
                 continue;
             }
@@ -144,8 +146,9 @@ impl Store {
             Step::Op(Op::Put(put)) => self.check_kept(put).and_then(|()| self.check_lease(put)),
             Step::Op(Op::Range(query)) => Ok(self.space.check_revision(query.revision)?),
             Step::Op(Op::DeleteRange(delete)) => {
-                let passed = self.space.index.range(&delete.range).take(work.keys_left().saturating_add(1));
-                Ok(work.keys(passed.count())?)
+                let passed = self.space.index.range(&delete.range);
+                let kept = passed.filter(|(_, history)| self.space.is_kept(history.latest()));
+                Ok(work.keys(kept.take(work.keys_left().saturating_add(1)).count())?)
             }
             Step::Op(Op::Txn(_)) => Ok(()),
             Step::Txn(nested) => self.check_plan(nested, work),

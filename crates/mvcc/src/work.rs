@@ -1,7 +1,9 @@
 //! How much one command may look at: apply runs on every member, under one lock, and again at each replay.
 //!
-//! Invariants: what may refuse a command counts only what the log decides, so all members refuse the same; it is counted
-//! before the first change. What only an answer needs is counted apart and looked at only where somebody waits for it.
+//! Invariants: what may refuse a command counts only what the log decides, never what compaction has or has not removed on
+//! this member yet, so all members refuse the same, today's and those that replay the log later: the numbers below are part
+//! of what the log means. It is counted before the first change. What only an answer needs is counted apart and looked at
+//! only where somebody waits for it.
 //! Not here: what is looked at (txn.rs, range.rs).
 
 use crate::keys::KeyValue;

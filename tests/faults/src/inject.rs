@@ -206,7 +206,8 @@ impl<'a> Injector<'a> {
             if let Some(status) = self.cluster.ended(member)? {
                 let log_end = last_lines(self.cluster.log(member), 20);
                 let was_full = self.was_full.get(&member).copied();
-                if !self.unsound.contains(&member) && !excused(was_full, Instant::now(), &log_end) {
+                let joins = self.replaced == Some(member);
+                if !self.unsound.contains(&member) && !excused(was_full, joins, Instant::now(), &log_end) {
                     self.findings.push(Finding {
                         checker: "LIV".to_owned(),
                         sentence: format!(
@@ -724,9 +725,11 @@ fn process_state(process: u32) -> char {
     '?'
 }
 
-/// Whether a member may have ended by itself: its disk was full (`was_full`: until when that counts), and it says so.
-fn excused(was_full: Option<Instant>, now: Instant, log_end: &str) -> bool {
+/// Whether a member may have ended by itself: its disk was full (`was_full`: until when that counts), or it joins and found
+/// nobody who tells it of the cluster, as etcd does then; and it says so.
+fn excused(was_full: Option<Instant>, joins: bool, now: Instant, log_end: &str) -> bool {
     was_full.is_some_and(|until| now < until) && log_end.contains("No space left on device")
+        || joins && log_end.contains("no peer answered")
 }
 
 fn last_lines(log: &Path, count: usize) -> String {
@@ -746,9 +749,16 @@ mod tests {
         let now = Instant::now();
         let later = Some(now + Duration::from_secs(1));
         let says = "the log failed: No space left on device (os error 28)";
-        assert!(excused(later, now, says));
-        assert!(!excused(later, now, "panicked at src/lib.rs"));
-        assert!(!excused(Some(now), now, says), "the excuse stays");
-        assert!(!excused(None, now, says), "an excuse without a fault");
+        assert!(excused(later, false, now, says));
+        assert!(!excused(later, true, now, "panicked at src/lib.rs"));
+        assert!(!excused(Some(now), true, now, says), "the excuse stays");
+        assert!(!excused(None, false, now, says), "an excuse without a fault");
+    }
+
+    #[test]
+    fn only_a_member_that_joins_may_give_up_when_nobody_answers() {
+        let says = "etcd: --initial-cluster-state=existing: no peer answered: Connection refused";
+        assert!(excused(None, true, Instant::now(), says));
+        assert!(!excused(None, false, Instant::now(), says));
     }
 }
