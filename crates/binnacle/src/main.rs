@@ -37,7 +37,15 @@ const PROGRAM_NAMES: &[(&str, &str)] = &[
     ("etcdutl", "utl"),
 ];
 
+/// As Go does at its start: the soft limit is often 1024, and each client and watch is a socket. A refusal changes nothing.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
 fn main() -> ExitCode {
+    raise_file_limit();
     let cli = Cli::parse_from(arguments(std::env::args_os().collect()));
     match cli.command {
         Command::Up(options) => block_on(up::run(options)),

@@ -11,10 +11,12 @@ use wire::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
 };
 
-use crate::{failure::Failure, session::Session};
+use crate::{failure::Failure, login, session::Session};
 
 /// Between attempts to renew when the first did not work.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a stream is opened again with a new token: members that are behind may not know it yet.
+const LOGINS_MAX: usize = 3;
 
 pub(crate) struct Held {
     pub(crate) id: i64,
@@ -97,8 +99,23 @@ fn ttl(ttl_s: i64) -> Duration {
     Duration::from_secs(u64::try_from(ttl_s).unwrap_or(0).max(1))
 }
 
-/// One request a stream: nothing has to be remembered when a connection breaks.
+/// Logs in again when the stream says that the token is no longer good, as `Login` does for what is no stream.
 pub(crate) async fn ask(session: &Session, id: i64) -> Result<Option<LeaseKeepAliveResponse>, Status> {
+    for _ in 0..LOGINS_MAX {
+        match ask_once(session, id).await {
+            Err(status) if login::is_stale(&status) => {
+                if !session.log_in_again().await? {
+                    return Err(status);
+                }
+            }
+            answer => return answer,
+        }
+    }
+    ask_once(session, id).await
+}
+
+/// One request a stream: nothing has to be remembered when a connection breaks.
+async fn ask_once(session: &Session, id: i64) -> Result<Option<LeaseKeepAliveResponse>, Status> {
     let mut client = session.client.lease.clone();
     let request = tokio_stream::once(LeaseKeepAliveRequest { id });
     let answers = client.lease_keep_alive(session.ask(request)).await?;

@@ -67,8 +67,9 @@ enum Typed {
 
 fn on_terminal(question: &str) -> std::io::Result<Typed> {
     let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
-    terminal.write_all(question.as_bytes())?;
+    // First: nothing that is typed as soon as the question is there may be shown.
     let silent = Silent::new(&terminal)?;
+    (&terminal).write_all(question.as_bytes())?;
     #[expect(clippy::unbuffered_bytes, reason = "what is typed behind the line is for the next who asks")]
     let typed = typed((&terminal).bytes());
     drop(silent);

@@ -116,13 +116,25 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Handle
     check(&config)?;
     let data_dir = Arc::new(lock(&config).await?);
     check_identity(&data_dir, config.identity)?;
-    let opened = open(&config, &data_dir).await?;
+    // Who has a log has something to tell: a member that lost its own and asks waits for the answer, however long this one
+    // takes to open its files. Who has none is not waited for, so that a new cluster starts at once.
+    let (listeners, opened) = if data_dir.has_log() {
+        let listeners = listen(&config).await?;
+        (listeners, open(&config, &data_dir).await?)
+    } else {
+        let opened = open(&config, &data_dir).await?;
+        (listen(&config).await?, opened)
+    };
+    run(config, data_dir, listeners, opened, shutdown.child_token()).await
+}
+
+async fn listen(config: &Config) -> Result<Vec<Box<dyn Listener>>, StartError> {
     let mut listeners = bind(&*config.surroundings.network, &config.listen_peer_urls).await?;
     for path in &config.listen_peer_files {
         let failed = |source| StartError::ListenFile { path: path.clone(), source };
         listeners.push(surroundings::listen_file(path).await.map_err(failed)?);
     }
-    run(config, data_dir, listeners, opened, shutdown.child_token()).await
+    Ok(listeners)
 }
 
 fn check(config: &Config) -> Result<(), StartError> {

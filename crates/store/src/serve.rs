@@ -203,12 +203,17 @@ async fn exchange<S>(front: Arc<Front>, stream: S, peer: String, secured: Secure
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    // etcd watches pings only where its gRPC library reads the socket itself, which is without TLS.
+    let min_time = match &secured {
+        Secured::No => Some(front.context.config.keepalive_min_time),
+        Secured::Tls(_) => None,
+    };
     let handler = front.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (front, secured) = (handler.clone(), secured.clone());
         async move { Ok::<_, Infallible>(front.answer(request, secured, scope).await) }
     });
-    let stream = Enforced::new(stream, front.context.config.keepalive_min_time);
+    let stream = Enforced::new(stream, min_time);
     let connection =
         front.builder.serve_connection_with_upgrades(TokioIo::new(Readable::new(stream)), service);
     tokio::pin!(connection);

@@ -22,6 +22,7 @@ use crate::{
     failure::Failure,
     flags::{Line, number, switch},
     held::Held,
+    login,
     session::Session,
     signals::{Ended, Signals},
 };
@@ -217,6 +218,14 @@ async fn observe(session: &Session, name: &str) -> Result<(), Failure> {
         };
         match ended {
             Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+            Err(status) if login::is_stale(&status) => {
+                let logged_in = session.log_in_again().await.map_err(|status| session.failed(&status))?;
+                if !logged_in {
+                    return Err(session.failed(&status));
+                }
+                // Members that are behind may not know the new token yet.
                 tokio::time::sleep(RETRY_INTERVAL).await;
             }
             Err(status) => return Err(session.failed(&status)),

@@ -55,22 +55,24 @@ enum State {
     /// It is not known yet what the client speaks.
     Preface,
     Watched,
-    /// Not HTTP/2.
+    /// Not HTTP/2, or nobody wants to know.
     Unwatched,
     /// Too many pings. What is left of the farewell.
     Ending(Vec<u8>),
 }
 
 impl<S> Enforced<S> {
-    pub(super) fn new(stream: S, min_time: Duration) -> Enforced<S> {
-        let min_time = if min_time.is_zero() { DEFAULT_TIME_MIN } else { min_time };
+    /// Without `min_time` pings are not looked at.
+    pub(super) fn new(stream: S, min_time: Option<Duration>) -> Enforced<S> {
+        let state = if min_time.is_some() { State::Preface } else { State::Unwatched };
+        let min_time = min_time.filter(|time| !time.is_zero()).unwrap_or(DEFAULT_TIME_MIN);
         Enforced {
             stream,
             received: Frames::default(),
             sent: Frames::default(),
             policy: Policy::new(min_time),
             preface_bytes: 0,
-            state: State::Preface,
+            state,
         }
     }
 
@@ -386,7 +388,7 @@ mod tests {
 
     fn connection(space_bytes: usize) -> (Enforced<DuplexStream>, DuplexStream) {
         let (server, client) = duplex(space_bytes);
-        (Enforced::new(server, MIN_TIME), client)
+        (Enforced::new(server, Some(MIN_TIME)), client)
     }
 
     /// What the server reads until the connection ends, and how it ends.

@@ -149,8 +149,8 @@ impl Stream {
             .with_time(KEEPALIVE_INTERVAL)
             .with_interval(KEEPALIVE_INTERVAL)
             .with_retries(KEEPALIVE_QUESTIONS);
-        SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
-        stream.set_nodelay(true)
+        let asked = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+        stream.set_nodelay(true).and(asked)
     }
 
     /// Whether the client begins with TLS; waits for its first byte. A socket file cannot be asked: see

@@ -5,9 +5,9 @@ use crate::rig::Rig;
 #[test]
 fn a_lease_is_renewed_over_a_lost_connection_until_it_is_revoked() {
     let mut rig = Rig::start(&[]);
-    let lease = rig.run("lease grant 30");
+    let lease = rig.run("lease grant 60");
     let lease = lease.split_whitespace().nth(1).unwrap().to_owned();
-    let short = rig.run("lease grant 10");
+    let short = rig.run("lease grant 30");
     let short = short.split_whitespace().nth(1).unwrap();
     let mut renewal = rig.spawn(&format!("lease keep-alive {short}"));
     let mut long = rig.spawn(&format!("lease keep-alive {lease}"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::rig::Rig;
 
 /// Of leases here, in seconds: longer than a start of the member takes.
-const TTL_S: u64 = 10;
+const TTL_S: u64 = 20;
 
 #[test]
 fn commands_that_wait_log_in_again_when_the_member_has_forgotten_their_token() {

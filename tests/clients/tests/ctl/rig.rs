@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use harness::etcd::EtcdCluster;
 
 /// Far longer than anything takes that works.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Rig {

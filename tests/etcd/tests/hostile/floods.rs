@@ -34,9 +34,12 @@ pub(crate) fn request_headers(path: &str) -> Vec<u8> {
     .concat()
 }
 
+/// For what need not be closed.
+const SHORTLY: Duration = Duration::from_secs(5);
+
 /// Sends chunk after chunk and throws away what comes. True if the member closed the connection, false if it took all or,
 /// for longer than anybody waits, no more.
-async fn is_closed(victim: &Victim, chunks: impl Iterator<Item = Vec<u8>>) -> bool {
+async fn is_closed(victim: &Victim, chunks: impl Iterator<Item = Vec<u8>>, within: Duration) -> bool {
     let socket = TcpStream::connect(&victim.authority).await.unwrap();
     let (mut reader, mut writer) = socket.into_split();
     let drain = tokio::spawn(async move {
@@ -52,7 +55,7 @@ async fn is_closed(victim: &Victim, chunks: impl Iterator<Item = Vec<u8>>) -> bo
     };
     drop(tokio::time::timeout(PATIENCE, all).await);
     // The other side's end is what counts: ours stays open.
-    tokio::time::timeout(Duration::from_secs(5), drain).await.is_ok()
+    tokio::time::timeout(within, drain).await.is_ok()
 }
 
 #[tokio::test]
@@ -65,7 +68,7 @@ async fn streams_that_are_reset_as_fast_as_they_begin_are_borne_and_served_past(
             .concat()
     });
     // Whether it is closed depends on how fast the member looks at the streams; what it costs does not.
-    is_closed(&victim, streams).await;
+    is_closed(&victim, streams, SHORTLY).await;
     victim.is_well(64).await;
 }
 
@@ -76,7 +79,11 @@ async fn headers_that_never_end_close_their_connection() {
     let first = std::iter::once(raw_frame(HEADERS, 0, 1, &block));
     for piece in [vec![], header("a", "b"), header("a", &"b".repeat(100)).repeat(150)] {
         let endless = std::iter::repeat_n(raw_frame(CONTINUATION, 0, 1, &piece), 50_000);
-        assert!(is_closed(&victim, first.clone().chain(endless)).await, "{} bytes in each", piece.len());
+        assert!(
+            is_closed(&victim, first.clone().chain(endless), PATIENCE).await,
+            "{} bytes in each",
+            piece.len()
+        );
     }
     victim.is_well(64).await;
 }
@@ -90,7 +97,7 @@ async fn pings_and_settings_without_end_cost_nothing() {
         raw_frame(SETTINGS_KIND, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]),
     ];
     for frame in frames {
-        is_closed(&victim, std::iter::repeat_n(frame.repeat(1000), 300)).await;
+        is_closed(&victim, std::iter::repeat_n(frame.repeat(1000), 300), SHORTLY).await;
         // The same without reading the answers.
         let mut socket = TcpStream::connect(&victim.authority).await.unwrap();
         let all = async {
@@ -100,7 +107,7 @@ async fn pings_and_settings_without_end_cost_nothing() {
             }
             std::io::Result::Ok(())
         };
-        drop(tokio::time::timeout(Duration::from_secs(5), all).await);
+        drop(tokio::time::timeout(SHORTLY, all).await);
     }
     victim.is_well(64).await;
 }
