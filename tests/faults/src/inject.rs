@@ -73,6 +73,8 @@ pub struct Injector<'a> {
     replaced: Option<usize>,
     /// Members whose disk was full, and until when they may end of that.
     was_full: BTreeMap<usize, Instant>,
+    /// Members below a tracer that lets their fdatasync fail or ends them, for as long as it is there.
+    traced: BTreeSet<usize>,
 }
 
 /// How a fault is ended.
@@ -122,6 +124,7 @@ impl<'a> Injector<'a> {
             replacing: None,
             replaced: None,
             was_full: BTreeMap::new(),
+            traced: BTreeSet::new(),
         }
     }
 
@@ -207,7 +210,8 @@ impl<'a> Injector<'a> {
                 let log_end = last_lines(self.cluster.log(member), 20);
                 let was_full = self.was_full.get(&member).copied();
                 let joins = self.replaced == Some(member);
-                if !self.unsound.contains(&member) && !excused(was_full, joins, Instant::now(), &log_end) {
+                let blameless = self.unsound.contains(&member) || self.traced.contains(&member);
+                if !blameless && !excused(was_full, joins, Instant::now(), &log_end) {
                     self.findings.push(Finding {
                         checker: "LIV".to_owned(),
                         sentence: format!(
@@ -514,6 +518,9 @@ impl<'a> Injector<'a> {
         let output = self.cluster.dir.path().join(format!("trace-{}", self.shared.now_ns()));
         self.kill(member)?;
         self.cluster.wrap(member, tracer(&output, "fdatasync", &inject));
+        if kind != Kind::SlowSync {
+            self.traced.insert(member);
+        }
         self.revive(member)?;
         Ok((0, inject, Undo::Untrace(output, said)))
     }
@@ -625,6 +632,7 @@ impl<'a> Injector<'a> {
             Undo::Untrace(output, said) => {
                 let ended = self.cluster.ended(members[0])?;
                 self.kill(members[0])?;
+                self.traced.remove(&members[0]);
                 self.cluster.wrap(members[0], Vec::new());
                 self.revive(members[0])?;
                 let trace = fs::read_to_string(&output).unwrap_or_default();

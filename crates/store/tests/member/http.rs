@@ -334,7 +334,7 @@ async fn the_gateway_speaks_json() {
     let kv = r#""kvs":[{"key":"Zm9v","create_revision":"2","mod_revision":"2","version":"1","value":"YmFy"}],"count":"1"}"#;
     assert!(body.ends_with(kv), "{body}");
     let body =
-        |code: i32, text: &str| format!("{{\"error\":\"{text}\",\"code\":{code},\"message\":\"{text}\"}}");
+        |code: i32, text: &str| format!("{{\"error\":\"{text}\",\"message\":\"{text}\",\"code\":{code}}}");
     let no_key: &str = &body(3, "etcdserver: key is not provided");
     let no_method: &str = &body(12, "Method Not Allowed");
     let no_path: &str = &body(5, "Not Found");

@@ -1,6 +1,10 @@
 //! A member with a client, and short forms of what tests say often.
 
-use std::{net::TcpListener, time::Duration};
+use std::{
+    net::TcpListener,
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
 
 use store::{Config, Store, Url};
 use tempfile::TempDir;
@@ -241,6 +245,18 @@ pub(crate) fn event_texts(events: &[mvccpb::Event]) -> Vec<String> {
     events.iter().map(text).collect()
 }
 
+/// Ports are between 15000 and 15999, never the same twice in one run; runs begin at different places. None of them is
+/// given to an outgoing connection while a member that is to have it is not there yet.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let begin = u16::try_from(std::process::id() % 20 * 50).unwrap();
+    loop {
+        let taken = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        assert!(taken < 1_000, "out of ports");
+        let port = 15_000 + (begin + taken) % 1_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
