@@ -15,8 +15,6 @@ use crate::{failure::Failure, login, session::Session};
 
 /// Between attempts to renew when the first did not work.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How often a stream is opened again with a new token: members that are behind may not know it yet.
-const LOGINS_MAX: usize = 3;
 
 pub(crate) struct Held {
     pub(crate) id: i64,
@@ -101,7 +99,7 @@ fn ttl(ttl_s: i64) -> Duration {
 
 /// Logs in again when the stream says that the token is no longer good, as `Login` does for what is no stream.
 pub(crate) async fn ask(session: &Session, id: i64) -> Result<Option<LeaseKeepAliveResponse>, Status> {
-    for _ in 0..LOGINS_MAX {
+    for _ in 0..login::ATTEMPTS_MAX {
         match ask_once(session, id).await {
             Err(status) if login::is_stale(&status) => {
                 if !session.log_in_again().await? {

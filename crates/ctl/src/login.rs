@@ -19,8 +19,9 @@ use crate::failure::Failure;
 
 /// The name of the metadata that carries it.
 pub(crate) const TOKEN: &str = "token";
-/// How often a request is sent again with a new token: members that are behind may not know it yet.
-const ATTEMPTS_MAX: usize = 3;
+/// How often in a row a request is sent, or a stream opened, with a token that is refused, each time with a newer one:
+/// members that are behind may not know it yet.
+pub(crate) const ATTEMPTS_MAX: usize = 3;
 /// Requests that are streams themselves cannot be sent a second time.
 const STREAMED: [&str; 2] = ["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"];
 

@@ -22,8 +22,6 @@ use crate::{failure::Failure, login, session::Session};
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// How long after a break it is no end that there is no leader: a member that was started again has to find one.
 const ELECTION_TIME_MAX: Duration = Duration::from_secs(30);
-/// How often in a row a watch may be refused for its token, each time with a newer one.
-const LOGINS_MAX: usize = 3;
 /// Requests that may wait to be sent, besides one for each watch.
 const REQUESTS_WAITING_MAX: usize = 16;
 
@@ -91,7 +89,7 @@ impl Watches<'_> {
             };
             match stream.answers.next().await {
                 // The stream is bound to the token that it was opened with.
-                Some(Ok(answer)) if self.logins < LOGINS_MAX && is_stale(&answer) => {
+                Some(Ok(answer)) if self.logins < login::ATTEMPTS_MAX && is_stale(&answer) => {
                     (self.stream, self.logins) = (None, self.logins + 1);
                     let logged_in = self.session.log_in_again().await;
                     if !logged_in.map_err(|status| self.session.failed(&status))? {

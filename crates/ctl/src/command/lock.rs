@@ -191,6 +191,7 @@ async fn elect(session: &Session, line: &Line) -> Result<(), Failure> {
 async fn observe(session: &Session, name: &str) -> Result<(), Failure> {
     let mut signals = Signals::catch();
     let mut shown = KeyValue::default();
+    let mut logins = 0;
     loop {
         let request = LeaderRequest { name: Bytes::from(name.to_owned()) };
         let watched = async {
@@ -198,6 +199,7 @@ async fn observe(session: &Session, name: &str) -> Result<(), Failure> {
             let mut answers = client.observe(session.ask(request)).await?.into_inner();
             while let Some(answer) = answers.next().await {
                 let answer = answer?;
+                logins = 0;
                 let leader = answer.kv.unwrap_or_default();
                 if (&leader.key, leader.mod_revision) != (&shown.key, shown.mod_revision) {
                     shown = leader.clone();
@@ -220,7 +222,8 @@ async fn observe(session: &Session, name: &str) -> Result<(), Failure> {
             Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
                 tokio::time::sleep(RETRY_INTERVAL).await;
             }
-            Err(status) if login::is_stale(&status) => {
+            Err(status) if login::is_stale(&status) && logins < login::ATTEMPTS_MAX => {
+                logins += 1;
                 let logged_in = session.log_in_again().await.map_err(|status| session.failed(&status))?;
                 if !logged_in {
                     return Err(session.failed(&status));
