@@ -29,6 +29,7 @@ pub use self::clocks::{DRIFT, can_fake_time};
 pub use self::disks::tracer;
 use self::network::is_of_network;
 use crate::background::Background;
+use crate::delay::Delayer;
 use crate::disk::{self, Disks};
 use crate::network::{Network, Rules};
 use crate::record::{Finding, Injected};
@@ -59,6 +60,8 @@ pub struct Injector<'a> {
     /// Members whose process, disk or data a fault has in hand.
     held: BTreeSet<usize>,
     slow: BTreeSet<usize>,
+    /// Members whose packets are held back or sent twice.
+    delayed: BTreeSet<usize>,
     /// Members that may lack data until they have been replaced; at most one.
     unsound: BTreeSet<usize>,
     /// Ends when the unsound member may be started as a new one.
@@ -78,6 +81,8 @@ enum Undo {
     Resume,
     Rules(Rules),
     FastLink,
+    Punctual(Vec<Delayer>),
+    Once,
     Background(Background),
     Power,
     Free,
@@ -114,6 +119,7 @@ impl<'a> Injector<'a> {
             random: StdRng::seed_from_u64(seed),
             held: BTreeSet::new(),
             slow: BTreeSet::new(),
+            delayed: BTreeSet::new(),
             unsound: BTreeSet::new(),
             replacing: None,
             replaced: None,
@@ -189,6 +195,7 @@ impl<'a> Injector<'a> {
         }
         let taken = match fault.kind {
             Kind::SlowLink | Kind::Flap => &self.slow,
+            Kind::Delay | Kind::Reorder | Kind::Duplicate => &self.delayed,
             _ => &self.held,
         };
         let free: Vec<usize> = wanted.iter().copied().filter(|member| !taken.contains(member)).collect();
@@ -251,7 +258,13 @@ impl<'a> Injector<'a> {
         };
         let alone = !matches!(
             undo,
-            Undo::Revive | Undo::Resume | Undo::Power | Undo::Rules(_) | Undo::Background(..)
+            Undo::Revive
+                | Undo::Resume
+                | Undo::Power
+                | Undo::Rules(_)
+                | Undo::Background(..)
+                | Undo::Punctual(_)
+                | Undo::Once
         ) && fault.kind != Kind::RollingRestart;
         let record = Injected {
             kind: format!("{:?}", fault.kind),
@@ -293,6 +306,8 @@ impl<'a> Injector<'a> {
                 record.effect = self.network.as_ref().context("no namespaces")?.fast_link(members[0])?;
                 record.evidence = format!("packets had to wait {} times", record.effect);
             }
+            Undo::Punctual(delayers) => self.end_delay(delayers, &mut record)?,
+            Undo::Once => self.end_duplicates(&mut record)?,
             Undo::Background(background) => {
                 record.effect = background.finish().await?;
                 record.evidence = match record.kind.as_str() {

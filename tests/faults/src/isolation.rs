@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
 
+use crate::delay;
 use crate::inject::can_fake_time;
 use crate::schedule::Means;
 
@@ -71,6 +72,16 @@ fn can_mount() -> bool {
         && runs(&["umount", &home])
 }
 
+/// Whether the harness's own namespace takes such a rule, on a chain that nothing goes through.
+fn takes_rule(target: &[&str]) -> bool {
+    let iptables = ["iptables", "-w", "-t", "mangle"];
+    let rule = [&iptables[..], &["-A", "PROBE", "-j"], target].concat();
+    runs(&[&iptables[..], &["-N", "PROBE"]].concat())
+        && runs(&rule)
+        && runs(&[&iptables[..], &["-F", "PROBE"]].concat())
+        && runs(&[&iptables[..], &["-X", "PROBE"]].concat())
+}
+
 /// What this machine allows; what it does not is named on standard error.
 pub fn means() -> Vec<Means> {
     let mut means = vec![Means::Processes];
@@ -82,6 +93,16 @@ pub fn means() -> Vec<Means> {
         true => means.push(offered),
         false => eprintln!("{without}"),
     };
+    offer(
+        delay::is_possible() && takes_rule(&["NFQUEUE", "--queue-num", "1", "--queue-bypass"]),
+        Means::PacketQueues,
+        "no packet queues for user space: no delay or reordering of packets",
+    );
+    offer(
+        takes_rule(&["TEE", "--gateway", "127.0.0.1"]),
+        Means::PacketCopies,
+        "iptables cannot copy packets: none is sent twice",
+    );
     offer(
         present("fallocate") && runs(&["python3", "-c", "import fcntl"]) && can_mount(),
         Means::Disks,

@@ -13,6 +13,7 @@ pub mod api;
 pub mod background;
 pub mod cluster;
 pub mod collect;
+pub mod delay;
 pub mod disk;
 pub mod history;
 pub mod holders;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use faults::delay::{self, Manner};
 use faults::judge::{figures, judge};
 use faults::record::Recording;
 use faults::run::{MEMBERS, Settings, run};
@@ -61,12 +62,23 @@ enum Workload {
 enum Action {
     /// Judges a kept run again and writes its reports anew.
     Check { dir: PathBuf },
+    /// Holds the packets of this network namespace's queue back until standard input ends.
+    #[command(hide = true)]
+    HoldBack {
+        #[command(flatten)]
+        manner: Manner,
+    },
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    if let Some(Action::Check { dir }) = &arguments.command {
-        return check(dir);
+    match &arguments.command {
+        Some(Action::Check { dir }) => return check(dir),
+        Some(Action::HoldBack { manner }) => {
+            delay::hold_back(*manner, |said| println!("{said}"))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        None => {}
     }
     if let Some(code) = isolation::enter()? {
         return Ok(code);

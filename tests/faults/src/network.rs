@@ -46,6 +46,16 @@ pub fn address(member: usize) -> String {
     format!("10.99.0.{}", member + 1)
 }
 
+fn queue_rule<'a>(action: &'a str, queue: &'a str) -> Vec<&'a str> {
+    let rule = ["POSTROUTING", "-o", "eth0", "-j", "NFQUEUE", "--queue-num", queue, "--queue-bypass"];
+    [&["iptables", "-w", "-t", "mangle", action], &rule[..]].concat()
+}
+
+fn copy_rule<'a>(action: &'a str, peer: &'a str, matching: &[&'a str]) -> Vec<&'a str> {
+    let rule = ["iptables", "-w", "-t", "mangle", action, "OUTPUT", "-o", "eth0", "-d", peer];
+    [&rule[..], matching, &["-j", "TEE", "--gateway", peer]].concat()
+}
+
 impl Network {
     /// To be called inside the harness's own network and mount namespace.
     pub fn build(members: usize) -> Result<Network> {
@@ -146,6 +156,30 @@ impl Network {
             self.inside(*member, &["iptables", "-w", "-X", &rules.chain])?;
         }
         Ok(dropped)
+    }
+
+    /// Hands what leaves the member to whoever reads this queue. Behind the rules that drop packets, which go on to be
+    /// met.
+    pub fn queue_packets(&self, member: usize, queue: u16) -> Result<()> {
+        self.inside(member, &queue_rule("-A", &queue.to_string())).map(drop)
+    }
+
+    pub fn unqueue_packets(&self, member: usize, queue: u16) -> Result<()> {
+        self.inside(member, &queue_rule("-D", &queue.to_string())).map(drop)
+    }
+
+    /// Sends packets from `member` to `peer` that fit `matching` twice.
+    pub fn copy_packets(&self, member: usize, peer: usize, matching: &[&str]) -> Result<()> {
+        self.inside(member, &copy_rule("-A", &address(peer), matching)).map(drop)
+    }
+
+    /// Ends that; how many packets were sent twice.
+    pub fn uncopy_packets(&self, member: usize, peer: usize, matching: &[&str]) -> Result<u64> {
+        let listed = self.inside(member, &["iptables", "-w", "-t", "mangle", "-nvxL", "OUTPUT"])?;
+        self.inside(member, &copy_rule("-D", &address(peer), matching))?;
+        let of_peer = format!("TEE gw:{}", address(peer));
+        let count = |line: &str| line.split_whitespace().next()?.parse::<u64>().ok();
+        Ok(listed.lines().filter(|line| line.ends_with(&of_peer)).filter_map(count).sum())
     }
 
     pub fn slow_link(&self, member: usize) -> Result<()> {

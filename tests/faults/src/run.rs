@@ -252,6 +252,7 @@ pub(crate) fn level(settings: &Settings) -> String {
     let mut level = "real processes".to_owned();
     for (means, text) in [
         (Means::Namespaces, "network namespaces"),
+        (Means::PacketQueues, "packets held back"),
         (Means::Disks, "a disk each"),
         (Means::Strace, "failing fdatasync"),
         (Means::Faketime, "changed clocks"),

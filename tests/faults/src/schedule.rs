@@ -31,6 +31,12 @@ pub enum Kind {
     Loss,
     /// The target's interface passes 100 kbit/s.
     SlowLink,
+    /// What the target sends, also to clients, is late by tens to hundreds of milliseconds, in order.
+    Delay,
+    /// What the target sends, also to clients, is late by more or less, so that packets overtake each other.
+    Reorder,
+    /// A third of the packets that the target sends to other members is sent twice.
+    Duplicate,
     /// Packets above a size vanish on the way to other members; small ones pass.
     BlackHole,
     /// Connections of the target to other members are killed, again and again.
@@ -68,6 +74,10 @@ pub enum Kind {
 pub enum Means {
     Processes,
     Namespaces,
+    /// User space can hold packets back.
+    PacketQueues,
+    /// The kernel can send a packet twice.
+    PacketCopies,
     /// Each member has a file system of its own.
     Disks,
     Strace,
@@ -121,6 +131,11 @@ const COMBINATIONS: &[(Means, Kind, Target)] = &[
     (Means::Namespaces, Kind::Loss, Target::Leader),
     (Means::Namespaces, Kind::Loss, Target::All),
     (Means::Namespaces, Kind::SlowLink, Target::Follower),
+    (Means::PacketQueues, Kind::Delay, Target::Leader),
+    (Means::PacketQueues, Kind::Delay, Target::All),
+    (Means::PacketQueues, Kind::Reorder, Target::Leader),
+    (Means::PacketQueues, Kind::Reorder, Target::All),
+    (Means::PacketCopies, Kind::Duplicate, Target::All),
     (Means::Namespaces, Kind::BlackHole, Target::Leader),
     (Means::Namespaces, Kind::Reset, Target::All),
     (Means::Namespaces, Kind::Flap, Target::Leader),

@@ -14,6 +14,8 @@ fn the_same_seed_draws_the_same_faults_and_long_schedules_hold_every_kind() {
     let everything = [
         Means::Processes,
         Means::Namespaces,
+        Means::PacketQueues,
+        Means::PacketCopies,
         Means::Disks,
         Means::Strace,
         Means::Faketime,

@@ -38,7 +38,7 @@ const CLIENTS_PER_MEMBER: usize = 3;
 const GAP_MS: std::ops::Range<u64> = 1_500..4_000;
 const KINDS: [&str; 3] = ["configmaps", "pods", "rolebindings"];
 /// A control plane has no flag for joining, so none is replaced; clocks and single calls are the store's workload.
-const DISTURBED_BY: [Kind; 15] = [
+const DISTURBED_BY: [Kind; 18] = [
     Kind::Kill,
     Kind::Pause,
     Kind::Cut,
@@ -48,6 +48,9 @@ const DISTURBED_BY: [Kind; 15] = [
     Kind::Ring,
     Kind::Loss,
     Kind::SlowLink,
+    Kind::Delay,
+    Kind::Reorder,
+    Kind::Duplicate,
     Kind::BlackHole,
     Kind::Reset,
     Kind::Flap,

@@ -5,11 +5,16 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rand::Rng as _;
 
 use super::{Injector, Undo};
 use crate::background::{Background, Stop};
+use crate::delay::{Delayer, Manner};
 use crate::network::{Direction, Network, sh};
+use crate::record::Injected;
 use crate::schedule::Kind;
+
+const A_THIRD: [&str; 6] = ["-m", "statistic", "--mode", "random", "--probability", "0.3"];
 
 impl Injector<'_> {
     pub(super) fn disturb_network(
@@ -25,6 +30,19 @@ impl Injector<'_> {
                 self.slow.insert(first);
                 network.slow_link(first)?;
                 return Ok((0, String::new(), Undo::FastLink));
+            }
+            Kind::Delay | Kind::Reorder => {
+                let undo = self.delay_packets(&network, kind, members)?;
+                return Ok((0, String::new(), undo));
+            }
+            Kind::Duplicate => {
+                for member in members.iter().copied() {
+                    self.delayed.insert(member);
+                    for other in network.others(member) {
+                        network.copy_packets(member, other, &A_THIRD)?;
+                    }
+                }
+                return Ok((0, String::new(), Undo::Once));
             }
             Kind::Flap | Kind::Reset => {
                 if kind == Kind::Flap {
@@ -75,11 +93,51 @@ impl Injector<'_> {
                 }
             }
             if kind == Kind::Loss {
-                let third = ["-m", "statistic", "--mode", "random", "--probability", "0.3"];
-                network.drop_packets(&rules, member, None, Outgoing, &third)?;
+                network.drop_packets(&rules, member, None, Outgoing, &A_THIRD)?;
             }
         }
         Ok((0, String::new(), Undo::Rules(rules)))
+    }
+
+    fn delay_packets(&mut self, network: &Network, kind: Kind, members: &[usize]) -> Result<Undo> {
+        let in_order = kind == Kind::Delay;
+        // Less than an election timeout, so that a cluster whose members all wait can still agree.
+        let (least_ms, jitter_ms) = match in_order {
+            true => (self.random.random_range(20..150), self.random.random_range(0..50)),
+            false => (0, self.random.random_range(60..200)),
+        };
+        let mut delayers = Vec::new();
+        for member in members.iter().copied() {
+            let manner = Manner { least_ms, jitter_ms, in_order, seed: self.random.random() };
+            delayers.push(Delayer::start(network, member, manner)?);
+            self.delayed.insert(member);
+        }
+        Ok(Undo::Punctual(delayers))
+    }
+
+    pub(super) fn end_delay(&mut self, delayers: Vec<Delayer>, record: &mut Injected) -> Result<()> {
+        let (mut held, mut overtaken) = (0, 0);
+        for delayer in delayers {
+            let counts = delayer.finish()?;
+            held += counts.held;
+            overtaken += counts.overtaken;
+        }
+        self.delayed.retain(|member| !record.members.contains(member));
+        record.effect = if record.kind == "Delay" { held } else { overtaken };
+        record.evidence = format!("{held} packets held back, {overtaken} of them overtaken");
+        Ok(())
+    }
+
+    pub(super) fn end_duplicates(&mut self, record: &mut Injected) -> Result<()> {
+        let network = self.network.clone().context("no namespaces")?;
+        for member in &record.members {
+            self.delayed.remove(member);
+            for other in network.others(*member) {
+                record.effect += network.uncopy_packets(*member, other, &A_THIRD)?;
+            }
+        }
+        record.evidence = format!("{} packets sent twice", record.effect);
+        Ok(())
     }
 }
 
@@ -93,6 +151,9 @@ pub(super) fn is_of_network(kind: &str) -> bool {
             | "Ring"
             | "Loss"
             | "SlowLink"
+            | "Delay"
+            | "Reorder"
+            | "Duplicate"
             | "BlackHole"
             | "Reset"
             | "Flap"
