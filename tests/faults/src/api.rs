@@ -11,6 +11,7 @@ pub mod clients;
 pub mod counters;
 pub mod history;
 pub mod judge;
+pub mod page;
 pub mod placement;
 pub mod record;
 pub mod rights;

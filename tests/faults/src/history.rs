@@ -22,17 +22,23 @@ pub struct Violation {
     pub sentence: String,
     /// Position of the first operation that cannot be explained, if it is one.
     pub operation: Option<usize>,
+    /// When it was seen, if it is no operation but was seen at one moment.
+    pub at_ns: Option<u64>,
 }
 
 impl Violation {
     pub fn at(operation: usize, sentence: String) -> Violation {
-        Violation { sentence, operation: Some(operation) }
+        Violation { sentence, operation: Some(operation), at_ns: None }
+    }
+
+    pub fn seen(at_ns: u64, sentence: String) -> Violation {
+        Violation { sentence, operation: None, at_ns: Some(at_ns) }
     }
 }
 
 impl From<String> for Violation {
     fn from(sentence: String) -> Violation {
-        Violation { sentence, operation: None }
+        Violation { sentence, operation: None, at_ns: None }
     }
 }
 
@@ -153,14 +159,80 @@ pub struct Operation {
     pub outcome: Outcome,
 }
 
-impl fmt::Display for Operation {
+/// What clients call the key.
+pub fn key_name(key: Key) -> String {
+    format!("k/{key}")
+}
+
+/// What a key holds, for people.
+pub fn held(entry: Option<Entry>) -> String {
+    entry.map_or_else(|| "absent".to_owned(), |entry| entry.to_string())
+}
+
+/// A moment of a run, for people.
+pub fn seconds(at_ns: u64) -> String {
+    format!("{:.6} s", std::time::Duration::from_nanos(at_ns).as_secs_f64())
+}
+
+impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = |ns: u64| std::time::Duration::from_nanos(ns).as_secs_f64();
+        let key = key_name(self.key());
+        match self {
+            Request::Get { .. } => write!(f, "read {key}"),
+            Request::Put { value, .. } => write!(f, "put {key} = {value}"),
+            Request::Delete { .. } => write!(f, "delete {key}"),
+            Request::Swap { expected_revision: 0, value, .. } => {
+                write!(f, "put {key} = {value} if it is absent")
+            }
+            Request::Swap { expected_revision, value, .. } => {
+                write!(f, "put {key} = {value} if it is unchanged since revision {expected_revision}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Entry { value, create_revision, mod_revision, version } = self;
         write!(
             f,
-            "client {} through member {} from {:.6} s to {:.6} s: {:?} -> {:?}",
+            "{value} (version {version}, created at revision {create_revision}, written at {mod_revision})"
+        )
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let revision = self.revision();
+        match self {
+            Answer::Found { entry, .. } => write!(f, "{}, at revision {revision}", held(*entry)),
+            Answer::Put { .. } | Answer::Swapped { .. } => write!(f, "done at revision {revision}"),
+            Answer::Deleted { existed: true, .. } => write!(f, "deleted at revision {revision}"),
+            Answer::Deleted { existed: false, .. } => write!(f, "nothing to delete at revision {revision}"),
+            Answer::Kept { entry, .. } => {
+                write!(f, "not done, it is {}, at revision {revision}", held(*entry))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Done(answer) => answer.fmt(f),
+            Outcome::Refused(why) => write!(f, "refused: {why}"),
+            Outcome::Unknown(why) => write!(f, "outcome unknown: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "client {} through m{} from {} to {}: {} -> {}",
             self.client,
-            self.member,
+            self.member + 1,
             seconds(self.call_ns),
             seconds(self.return_ns),
             self.request,

@@ -5,14 +5,15 @@
 //! known when their holders end, and are not here.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Serialize;
 
+use crate::lines::{self, Workload};
 use crate::record::{About, FILES};
 
 #[derive(Debug)]
@@ -23,9 +24,8 @@ pub struct Journal {
 impl Journal {
     /// In `dir`, which is made; what a run before it left there goes.
     pub fn create(dir: &Path, about: &About) -> Result<Journal> {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        fs::write(dir.join("about.json"), serde_json::to_vec_pretty(about)?)?;
-        let open = |name: &'static str| Ok((name, File::create(dir.join(format!("{name}.jsonl")))?));
+        lines::begin(dir, Workload::Store, about)?;
+        let open = |name: &'static str| Ok((name, lines::create(dir, name)?));
         Ok(Journal { files: Mutex::new(FILES.into_iter().map(open).collect::<Result<_>>()?) })
     }
 

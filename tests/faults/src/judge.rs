@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::history::{Operation, Outcome, Violation};
 use crate::log::{Change, Log};
-use crate::record::Recording;
+use crate::record::{Finding, Injected, Recording, Sample};
 use crate::search::{self, Hint, Hints};
 use crate::{leases, linear, locks, stale, watch};
 
@@ -28,14 +28,35 @@ pub enum State {
     Idle,
 }
 
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Passed => "passed",
+            State::Violated => "violated",
+            State::Undecided => "undecided",
+            State::Idle => "idle",
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Verdict {
     pub checker: &'static str,
     /// What it says about the store, when it passes.
     pub meaning: &'static str,
     pub state: State,
+    /// How many `unit` it looked at; zero unless it passed.
     pub checked: usize,
+    pub unit: &'static str,
     pub violation: Option<Violation>,
+}
+
+impl Verdict {
+    /// Of a violation.
+    pub(crate) fn sentence(&self) -> String {
+        let sentence = self.violation.as_ref().map_or("", |violation| &violation.sentence);
+        format!("VIOLATION of {}: {sentence}", self.checker)
+    }
 }
 
 pub struct Judgement {
@@ -63,32 +84,40 @@ impl Judgement {
 
     fn violation_of(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
         let verdict = self.violations().find(|verdict| wanted(verdict.checker))?;
-        let sentence = verdict.violation.as_ref().map_or("", |violation| &violation.sentence);
-        Some(format!("VIOLATION of {}: {sentence}", verdict.checker))
+        Some(verdict.sentence())
     }
 }
 
 /// Checkers that see that something acknowledged is gone.
 const LOSSES: [&str; 3] = ["LIN", "WGL", "DUR"];
 
-const CHECKERS: [(&str, &str); 11] = [
+/// What a checker is called, says when it passes, and counts.
+pub(crate) type Checker = (&'static str, &'static str, &'static str);
+
+const CHECKERS: [Checker; 11] = [
     (
         "WAT",
         "watches are ordered, complete, unique and atomic, equal on all members, and say what was there before",
+        "events",
     ),
     (
         "LIN",
         "every answer is the state at its revision, no write is lost or happens twice, and nothing goes back in time",
+        "operations",
     ),
-    ("WGL", "each key's operations have an order that explains all answers, without looking at revisions"),
-    ("SER", "reads that may be old are the state at the revision they name, and do not go back"),
-    ("LEA", "keys of leases live as long as promised and then go"),
-    ("LOC", "sections fenced by a lock do not overlap"),
-    ("DUR", "what was acknowledged is there after every crash"),
-    ("COR", "while bits on a disk are flipped, nothing of what is served is wrong"),
-    ("CON", "all members end with the same state"),
-    ("LIV", "the healed cluster answers soon"),
-    ("BND", "members' memory and open files stay bounded"),
+    (
+        "WGL",
+        "each key's operations have an order that explains all answers, without looking at revisions",
+        "operations",
+    ),
+    ("SER", "reads that may be old are the state at the revision they name, and do not go back", "reads"),
+    ("LEA", "keys of leases live as long as promised and then go", "leases"),
+    ("LOC", "sections fenced by a lock do not overlap", "sections"),
+    ("DUR", "what was acknowledged is there after every crash", "writes"),
+    ("COR", "while bits on a disk are flipped, nothing of what is served is wrong", "flipped bits"),
+    ("CON", "all members end with the same state", "members"),
+    ("LIV", "the healed cluster answers soon", "healed cluster"),
+    ("BND", "members' memory and open files stay bounded", "samples"),
 ];
 
 pub fn judge(recording: &Recording) -> Judgement {
@@ -160,23 +189,32 @@ pub fn judge(recording: &Recording) -> Judgement {
     }
     found.insert("CON", same_hashes(recording));
     found.insert("BND", bounded(recording));
-    for finding in &recording.findings {
-        let checker = CHECKERS.iter().map(|(name, _)| *name).find(|name| *name == finding.checker);
+    let mut verdicts = verdicts(&CHECKERS, found, &recording.findings);
+    for verdict in verdicts.iter_mut().filter(|verdict| verdict.checker == "WGL" && undecided) {
+        verdict.state = State::Undecided;
+    }
+    Judgement { verdicts, resolved, log, invalid: invalid(recording) }
+}
+
+/// One verdict per checker. `findings` are what was decided while the run still went on.
+pub(crate) fn verdicts(
+    checkers: &[Checker],
+    mut found: BTreeMap<&str, Result<usize, Violation>>,
+    findings: &[Finding],
+) -> Vec<Verdict> {
+    for finding in findings {
+        let checker = checkers.iter().map(|(name, ..)| *name).find(|name| *name == finding.checker);
         found.insert(checker.unwrap_or("LIV"), Err(finding.sentence.clone().into()));
     }
-    let verdicts = CHECKERS
-        .iter()
-        .map(|(checker, meaning)| {
-            let (state, checked, violation) = match found.remove(checker) {
-                None | Some(Ok(0)) => (State::Idle, 0, None),
-                Some(Ok(checked)) if *checker == "WGL" && undecided => (State::Undecided, checked, None),
-                Some(Ok(checked)) => (State::Passed, checked, None),
-                Some(Err(violation)) => (State::Violated, 0, Some(violation)),
-            };
-            Verdict { checker, meaning, state, checked, violation }
-        })
-        .collect();
-    Judgement { verdicts, resolved, log, invalid: invalid(recording) }
+    let verdict = |(checker, meaning, unit): &Checker| {
+        let (state, checked, violation) = match found.remove(checker) {
+            None | Some(Ok(0)) => (State::Idle, 0, None),
+            Some(Ok(checked)) => (State::Passed, checked, None),
+            Some(Err(violation)) => (State::Violated, 0, Some(violation)),
+        };
+        Verdict { checker, meaning, state, checked, unit, violation }
+    };
+    checkers.iter().map(verdict).collect()
 }
 
 fn hints(log: &Log, operations: &[Operation], resolved: &linear::Resolved) -> Hints {
@@ -233,7 +271,10 @@ fn in_every_history(told: &[Change], operations: &[Operation]) -> Result<(), Vio
 fn same_hashes(recording: &Recording) -> Result<usize, Violation> {
     let hashes = &recording.about.hashes;
     if hashes.windows(2).any(|pair| (pair[0].1, pair[0].2) != (pair[1].1, pair[1].2)) {
-        return Err(format!("members differ in (member, revision, state hash): {hashes:?}").into());
+        let said = hashes.iter().map(|(member, revision, hash)| {
+            format!("m{} has revision {revision} with hash {hash:08x}", member + 1)
+        });
+        return Err(format!("members differ: {}", said.collect::<Vec<_>>().join(", ")).into());
     }
     Ok(hashes.len())
 }
@@ -242,7 +283,13 @@ fn same_hashes(recording: &Recording) -> Result<usize, Violation> {
 fn bounded(recording: &Recording) -> Result<usize, Violation> {
     for sample in &recording.samples {
         if sample.resident_kib > RESIDENT_KIB_MAX || sample.descriptors > DESCRIPTORS_MAX {
-            return Err(format!("member {} uses too much: {sample:?}", sample.member).into());
+            let sentence = format!(
+                "m{} uses {} KiB of memory and {} open files",
+                sample.member + 1,
+                sample.resident_kib,
+                sample.descriptors
+            );
+            return Err(Violation::seen(sample.at_ns, sentence));
         }
     }
     Ok(recording.samples.len())
@@ -278,50 +325,67 @@ fn longest_silence_ms(operations: &[Operation]) -> u64 {
     returns.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) / 1_000_000
 }
 
-/// The figures of one run.
-pub fn figures(recording: &Recording, judgement: &Judgement) -> Json {
+/// Faults by kind: how many, how many with an effect, and the sum of the effects.
+pub(crate) fn fault_figures(faults: &[Injected]) -> Json {
     let mut kinds: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
-    for fault in &recording.faults {
+    for fault in faults {
         let kind = kinds.entry(&fault.kind).or_default();
         kind.0 += 1;
         kind.1 += u64::from(fault.effect > 0);
         kind.2 += fault.effect;
     }
-    let faults: serde_json::Map<String, Json> = kinds
-        .into_iter()
-        .map(|(kind, (count, effective, effect))| {
-            (kind.to_owned(), json!({ "count": count, "with_effect": effective, "effect_count": effect }))
-        })
-        .collect();
-    let terms: Vec<u64> =
-        recording.samples.iter().map(|sample| sample.term).filter(|term| *term > 0).collect();
-    let elections = terms.iter().max().unwrap_or(&0).saturating_sub(*terms.iter().min().unwrap_or(&0));
+    let figures = kinds.into_iter().map(|(kind, (count, effective, effect))| {
+        (kind.to_owned(), json!({ "count": count, "with_effect": effective, "effect_count": effect }))
+    });
+    Json::Object(figures.collect())
+}
+
+pub(crate) fn verdict_figures(verdicts: &[Verdict]) -> Json {
+    let figures = verdicts.iter().map(|verdict| {
+        let violation = verdict.violation.as_ref().map(|violation| &violation.sentence);
+        let state = verdict.state.name();
+        let figures = json!({ "verdict": state, "checked": verdict.checked, "violation": violation });
+        (verdict.checker.to_owned(), figures)
+    });
+    Json::Object(figures.collect())
+}
+
+/// How far the term went up.
+pub(crate) fn elections(samples: &[Sample]) -> u64 {
+    let terms = || samples.iter().map(|sample| sample.term).filter(|term| *term > 0);
+    terms().max().unwrap_or(0).saturating_sub(terms().min().unwrap_or(0))
+}
+
+/// The time that so many of a hundred `took_ns`, which are sorted, stay below, in milliseconds.
+pub(crate) fn percentile_ms(took_ns: &[u64], percent: usize) -> Option<f64> {
+    let at = (took_ns.len() * percent / 100).min(took_ns.len().checked_sub(1)?);
+    Some((took_ns[at] / 1_000) as f64 / 1_000.0)
+}
+
+/// The figures of one run.
+pub fn figures(recording: &Recording, judgement: &Judgement) -> Json {
     let operations = &recording.operations;
     let about = &recording.about;
-    let verdicts: serde_json::Map<String, Json> = judgement
-        .verdicts
-        .iter()
-        .map(|verdict| {
-            let violation = verdict.violation.as_ref().map(|violation| &violation.sentence);
-            let state = format!("{:?}", verdict.state).to_lowercase();
-            (
-                verdict.checker.to_owned(),
-                json!({ "verdict": state, "checked": verdict.checked, "violation": violation }),
-            )
-        })
-        .collect();
+    let answered = operations.iter().filter(|operation| matches!(operation.outcome, Outcome::Done(_)));
+    let mut took_ns: Vec<u64> =
+        answered.map(|operation| operation.return_ns.saturating_sub(operation.call_ns)).collect();
+    took_ns.sort_unstable();
     json!({
+        "workload": "store",
         "level": about.level,
         "seed": about.seed,
         "seconds": about.seconds,
         "members": about.members,
         "operations": operations.len(),
-        "answered": count(operations, |outcome| matches!(outcome, Outcome::Done(_))),
+        "answered": took_ns.len(),
         "refused": count(operations, |outcome| matches!(outcome, Outcome::Refused(_))),
         "unknown": count(operations, |outcome| matches!(outcome, Outcome::Unknown(_))),
         "unknown_that_happened": judgement.resolved.happened,
         "unknown_that_did_not": judgement.resolved.did_not,
         "unknown_deletions": judgement.resolved.open,
+        "median_ms": percentile_ms(&took_ns, 50),
+        "percentile_99_ms": percentile_ms(&took_ns, 99),
+        "slowest_ms": percentile_ms(&took_ns, 100),
         "changes": judgement.log.changes().len(),
         "watch_events_checked": recording.streams.iter().map(|stream| stream.events.len()).sum::<usize>(),
         "reads_checked": recording.reads.len(),
@@ -331,11 +395,11 @@ pub fn figures(recording: &Recording, judgement: &Judgement) -> Json {
         "defragmentations": about.defragmentations,
         "faults": recording.faults.len(),
         "faults_with_effect": recording.faults.iter().filter(|fault| fault.effect > 0).count(),
-        "faults_by_kind": faults,
-        "elections": elections,
+        "faults_by_kind": fault_figures(&recording.faults),
+        "elections": elections(&recording.samples),
         "longest_silence_ms": longest_silence_ms(operations),
         "answered_after_last_fault_ms": about.healed_ms,
-        "verdicts": verdicts,
+        "verdicts": verdict_figures(&judgement.verdicts),
         "valid_test": judgement.invalid.is_none(),
         "invalid_because": judgement.invalid,
         "violations": judgement.violations().count(),

@@ -5,10 +5,11 @@
 //! `drift`; then leases may be shorter by as much.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::history::{Key, Violation};
+use crate::history::{Key, Violation, key_name, seconds};
 use crate::log::Log;
 use crate::watch::Stream;
 
@@ -28,6 +29,20 @@ pub struct Lease {
     pub revoked: Option<(u64, i64)>,
 }
 
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Lease { id, ttl_s, .. } = self;
+        write!(f, "lease {id:x} of {ttl_s} s with {}", key_name(self.key))?;
+        if let Some(asked_ns) = self.renewals_asked_ns.last() {
+            write!(f, ", last renewed when asked at {}", seconds(*asked_ns))?;
+        }
+        if let Some(asked_ns) = self.revoke_asked_ns {
+            write!(f, ", asked to end at {}", seconds(asked_ns))?;
+        }
+        Ok(())
+    }
+}
+
 /// The number of leases checked.
 pub fn check(log: &Log, streams: &[Stream], leases: &[Lease], drift: f64) -> Result<usize, Violation> {
     let mut gone: HashMap<Key, (i64, u64)> = HashMap::new();
@@ -40,23 +55,22 @@ pub fn check(log: &Log, streams: &[Stream], leases: &[Lease], drift: f64) -> Res
         match (log.entry(lease.key, log.last_revision()), gone.get(&lease.key)) {
             (Some(_), _) => {
                 return Err(
-                    format!("the key of a lease that nobody kept alive is still there: {lease:?}").into()
+                    format!("the key of a lease that nobody kept alive is still there: {lease}").into()
                 );
             }
-            (None, None) => return Err(format!("its acknowledged key is not in the log: {lease:?}").into()),
+            (None, None) => return Err(format!("its acknowledged key is not in the log: {lease}").into()),
             (None, Some((revision, arrived_ns))) => {
                 if *revision <= put_revision {
-                    return Err(format!("gone at revision {revision}, before it was there: {lease:?}").into());
+                    return Err(format!("gone at revision {revision}, before it was there: {lease}").into());
                 }
                 not_early(lease, *revision, *arrived_ns, drift)?;
             }
         }
-        if let Some((_, revision)) = lease.revoked
+        if let Some((told_ns, revision)) = lease.revoked
             && log.entry(lease.key, revision).is_some()
         {
-            return Err(
-                format!("revoked, but its key is still there at revision {revision}: {lease:?}").into()
-            );
+            let sentence = format!("revoked, but its key is still there at revision {revision}: {lease}");
+            return Err(Violation::seen(told_ns, sentence));
         }
     }
     Ok(leases.iter().filter(|lease| lease.put_revision.is_some()).count())
@@ -67,17 +81,18 @@ fn not_early(lease: &Lease, revision: i64, arrived_ns: u64, drift: f64) -> Resul
         return Ok(());
     }
     let lives_ns = (lease.ttl_s as f64 * 1e9 / drift.max(1.0)) as u64;
-    let seconds = |ns: u64| ns as f64 / 1e9;
     match lease.renewals_asked_ns.iter().find(|asked_ns| arrived_ns < **asked_ns + lives_ns) {
         None => Ok(()),
-        Some(asked_ns) => Err(format!(
-            "lease {:x} of {} s was granted or kept alive when asked at {:.3} s, but its key was gone at {:.3} s \
+        Some(asked_ns) => Err(Violation::seen(
+            arrived_ns,
+            format!(
+                "lease {:x} of {} s was granted or kept alive when asked at {}, but its key was gone at {} \
              (revision {revision}) and nobody had revoked it",
-            lease.id,
-            lease.ttl_s,
-            seconds(*asked_ns),
-            seconds(arrived_ns)
-        )
-        .into()),
+                lease.id,
+                lease.ttl_s,
+                seconds(*asked_ns),
+                seconds(arrived_ns)
+            ),
+        )),
     }
 }

@@ -23,6 +23,7 @@ pub mod journal;
 pub mod judge;
 pub mod leases;
 pub mod linear;
+pub mod lines;
 pub mod locks;
 pub mod log;
 pub mod membership;

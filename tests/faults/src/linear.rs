@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::history::{Answer, Key, LEASED, Operation, Outcome, Request, Value, Violation};
-use crate::log::{Change, Log};
+use crate::history::{Answer, Key, LEASED, Operation, Outcome, Request, Value, Violation, held};
+use crate::log::{Change, Log, told};
 
 /// What was found out about the operations whose outcome the clients did not know.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,10 @@ fn answers_agree_with_the_log(log: &Log, operations: &[Operation]) -> Result<(),
             let change = log.change(revision);
             let asked = (operation.request.key(), operation.request.value());
             if change.map(|change| (change.key, change.value)) != Some(asked) {
-                return violation(format!("acknowledged, but the log has {change:?} there: {operation}"));
+                return violation(format!(
+                    "acknowledged, but the log has {} there: {operation}",
+                    told(log.at(revision))
+                ));
             }
             if let Some(other) = claimed.insert(revision, operation) {
                 return violation(format!("one revision for two writes: {other}; and {operation}"));
@@ -67,9 +70,9 @@ fn answers_agree_with_the_log(log: &Log, operations: &[Operation]) -> Result<(),
         };
         if !right {
             return violation(format!(
-                "the state at revision {revision} was {:?}, before it {:?}, but {operation}",
-                log.entry(key, revision),
-                log.entry(key, revision - 1)
+                "at revision {revision} the key is {}, before it {}, but {operation}",
+                held(log.entry(key, revision)),
+                held(log.entry(key, revision - 1))
             ));
         }
     }
@@ -149,7 +152,7 @@ fn every_change_was_asked_for(
                 }
                 None => {
                     let sentence = format!(
-                        "nobody had asked for this when it was seen, or was told that it failed: {change:?}"
+                        "nobody had asked for this when it was seen, or was told that it failed: {change}"
                     );
                     return Err(sentence.into());
                 }
@@ -168,10 +171,10 @@ fn every_change_was_asked_for(
             Some((position, operation)) => {
                 return Err(Violation::at(
                     *position,
-                    format!("in the log as {change:?}, but its client was told otherwise: {operation}"),
+                    format!("in the log as {change}, but its client was told otherwise: {operation}"),
                 ));
             }
-            None => return Err(format!("nobody asked for {change:?}").into()),
+            None => return Err(format!("nobody asked for {change}").into()),
         }
     }
     let unknown_values = operations.iter().filter(|operation| {
@@ -184,12 +187,12 @@ fn every_change_was_asked_for(
 /// `Err`: why `change` cannot be what `operation` did.
 fn unknown_write_may_be(log: &Log, change: &Change, operation: &Operation) -> Result<(), String> {
     if operation.request.key() != change.key {
-        return Err(format!("{change:?} is on another key than {operation}"));
+        return Err(format!("{change} is on another key than {operation}"));
     }
     if let Request::Swap { key, expected_revision, .. } = operation.request
         && log.entry(key, change.revision - 1).map_or(0, |entry| entry.mod_revision) != expected_revision
     {
-        return Err(format!("{change:?} happened although its comparison was false: {operation}"));
+        return Err(format!("{change} happened although its comparison was false: {operation}"));
     }
     Ok(())
 }

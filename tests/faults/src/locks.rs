@@ -5,11 +5,12 @@
 //! not checked.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::history::{Key, Value, Violation};
-use crate::log::Log;
+use crate::history::{Key, Value, Violation, seconds};
+use crate::log::{Log, told};
 
 /// The key of the counter that sections increment.
 pub const COUNTER: Key = crate::history::LEASED;
@@ -29,13 +30,32 @@ pub struct Section {
     pub written_revision: Option<i64>,
 }
 
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "client {} through m{} from {} to {}, locked at revision {}: read {}, ",
+            self.client,
+            self.member + 1,
+            seconds(self.entered_ns),
+            seconds(self.left_ns),
+            self.locked_revision,
+            self.read
+        )?;
+        match self.written_revision {
+            Some(revision) => write!(f, "wrote the next number at revision {revision}"),
+            None => f.write_str("was not told that it wrote"),
+        }
+    }
+}
+
 /// The number of sections that wrote.
 pub fn check(log: &Log, sections: &[Section]) -> Result<usize, Violation> {
     let counted = log.changes().iter().filter(|change| change.key == COUNTER);
     for (counter, change) in (0..).zip(counted) {
         if change.value != Some(counter + 1) {
             let sentence =
-                format!("the counter under the lock went from {counter} to {:?}: {change:?}", change.value);
+                format!("the counter under the lock was {counter} and did not go up by one: {change}");
             return Err(sentence.into());
         }
     }
@@ -57,22 +77,28 @@ pub fn check(log: &Log, sections: &[Section]) -> Result<usize, Violation> {
         if log.change(*revision).map(|change| (change.key, change.value))
             != Some((COUNTER, Some(section.read + 1)))
         {
-            let found = log.at(*revision);
-            return Err(format!("acknowledged, but the log has {found:?} there: {section:?}").into());
+            let found = told(log.at(*revision));
+            let sentence = format!("acknowledged, but the log has {found} there: {section}");
+            return Err(Violation::seen(section.left_ns, sentence));
         }
         match held.get(&section.lock) {
             Some((from, until)) if *from < *revision && until.is_none_or(|until| *revision < until) => {}
             other => {
-                let sentence =
-                    format!("it wrote at revision {revision} without its lock ({other:?}): {section:?}");
-                return Err(sentence.into());
+                let lock = match other {
+                    None => "which never was there".to_owned(),
+                    Some((from, None)) => format!("which is there since revision {from}"),
+                    Some((from, Some(until))) => format!("which was there from revision {from} to {until}"),
+                };
+                let sentence = format!("it wrote at revision {revision} without its lock, {lock}: {section}");
+                return Err(Violation::seen(section.left_ns, sentence));
             }
         }
     }
     for pair in wrote.windows(2) {
         let ((earlier, written), (later, _)) = (pair[0], pair[1]);
         if later.locked_revision < written {
-            return Err(format!("two sections at once: {earlier:?} and {later:?}").into());
+            let sentence = format!("two sections at once: {earlier}; and {later}");
+            return Err(Violation::seen(later.entered_ns, sentence));
         }
     }
     Ok(wrote.len())

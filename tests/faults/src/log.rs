@@ -4,10 +4,11 @@
 //! keys), and then on different keys. A log that the members tell differently, or with a gap or repeat, is a finding by itself.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::history::{Entry, Key, Value};
+use crate::history::{Entry, Key, Value, key_name};
 
 /// One event of a watch. `value` is `None` for a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +16,24 @@ pub struct Change {
     pub revision: i64,
     pub key: Key,
     pub value: Option<Value>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = key_name(self.key);
+        match self.value {
+            Some(value) => write!(f, "revision {}: {key} = {value}", self.revision),
+            None => write!(f, "revision {}: {key} deleted", self.revision),
+        }
+    }
+}
+
+/// Changes of one revision, for people.
+pub fn told(changes: &[Change]) -> String {
+    match changes {
+        [] => "nothing".to_owned(),
+        changes => changes.iter().map(Change::to_string).collect::<Vec<_>>().join("; "),
+    }
 }
 
 /// The first revision that a change of a new cluster can have.
@@ -39,7 +58,8 @@ impl Log {
                     together.clear();
                 } else if change.revision + 1 != expected || together.contains(&change.key) {
                     return Err(format!(
-                        "the watch through member {member} delivered {change:?} where revision {expected} was due"
+                        "the watch through m{} delivered {change} where revision {expected} was due",
+                        member + 1
                     ));
                 }
                 together.push(change.key);
@@ -52,12 +72,15 @@ impl Log {
         };
         for (member, stream) in streams.iter().enumerate() {
             if let Some((one, other)) = stream.iter().zip(changes).find(|(one, other)| one != other) {
-                return Err(format!("members disagree: {member} told {one:?}, {longest} told {other:?}"));
+                let (one_by, other_by) = (member + 1, longest + 1);
+                return Err(format!("members disagree: m{one_by} told {one}, m{other_by} told {other}"));
             }
             if stream.len() != changes.len() {
                 return Err(format!(
-                    "the watch through member {member} ended after {} changes, that through {longest} after {}",
+                    "the watch through m{} ended after {} changes, that through m{} after {}",
+                    member + 1,
                     stream.len(),
+                    longest + 1,
                     changes.len()
                 ));
             }
@@ -95,7 +118,7 @@ impl Log {
                     version: 1,
                 }),
                 (None, Some(_)) => None,
-                (None, None) => return Err(format!("{change:?} deletes a key that was absent")),
+                (None, None) => return Err(format!("{change} deletes a key that was absent")),
             };
             versions.push((change.revision, after));
         }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use faults::delay::{self, Manner};
-use faults::judge::{figures, judge};
+use faults::judge::judge;
+use faults::lines::{self, Workload};
+use faults::page::Page;
 use faults::record::Recording;
 use faults::run::{MEMBERS, Settings, run};
 use faults::schedule::{self, Means};
@@ -39,8 +41,8 @@ struct Arguments {
     #[arg(long, default_value_t = MEMBERS)]
     members: usize,
     /// Whose clients: the store's, or the API servers' of three control planes.
-    #[arg(long, value_enum, default_value_t = Workload::Store)]
-    workload: Workload,
+    #[arg(long, value_enum, default_value_t = Clients::Store)]
+    workload: Clients,
     /// Keeps each run's recording, report.json and report.html in `DIR/seed-N`.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -53,7 +55,7 @@ struct Arguments {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Workload {
+enum Clients {
     Store,
     Api,
 }
@@ -118,40 +120,39 @@ async fn all_runs(arguments: &Arguments) -> Result<ExitCode> {
             lying_disks: arguments.lying_disks,
             journal: arguments.report.as_ref().map(|dir| dir.join(format!("seed-{seed}"))),
         };
-        if arguments.workload == Workload::Api {
-            if !run_api(&settings, arguments.report.as_deref()).await? {
-                return Ok(ExitCode::FAILURE);
-            }
-            continue;
-        }
-        let result = run(&settings).await?;
-        let judgement = judge(&result.recording);
-        let bad = judgement.first_violation();
-        let failed = bad.is_some() || judgement.invalid.is_some();
+        let name = match arguments.workload {
+            Clients::Store => format!("seed-{seed}"),
+            Clients::Api => format!("api-seed-{seed}"),
+        };
+        let ran = match arguments.workload {
+            Clients::Store => Ran::Store(run(&settings).await?),
+            Clients::Api => Ran::Api(api::run::run(&settings).await?),
+        };
+        let judged = ran.judged();
         let dir = match &arguments.report {
-            Some(dir) => Some(dir.join(format!("seed-{seed}"))),
-            None if failed => Some(std::env::temp_dir().join(format!("faults-seed-{seed}"))),
+            Some(dir) => Some(dir.join(&name)),
+            None if judged.bad.is_some() => Some(std::env::temp_dir().join(format!("faults-{name}"))),
             None => None,
         };
         if let Some(dir) = &dir {
-            page::write(dir, &result.recording, &judgement)?;
-            result.keep_logs(dir)?;
+            ran.keep(dir)?;
+            page::write(dir, &judged.page)?;
         }
-        println!("{}", figures(&result.recording, &judgement));
+        println!("{}", judged.page.figures);
         if arguments.lying_disks {
-            match judgement.first_loss() {
+            match judged.loss {
                 Some(loss) => println!("the self-check was found, as it must be: {loss}"),
                 None => {
                     println!("the lying disks were NOT found: the checks prove nothing");
-                    println!("what was found instead: {}", bad.unwrap_or_default());
+                    println!("what was found instead: {}", judged.bad.unwrap_or_default());
                     return Ok(ExitCode::FAILURE);
                 }
             }
             continue;
         }
-        if failed {
-            println!("{}", bad.or(judgement.invalid).unwrap_or_default());
-            println!("repeat: --seed {seed} --seconds {}", arguments.seconds);
+        if let Some(bad) = judged.bad {
+            println!("{bad}");
+            println!("repeat: {}", judged.page.repeat);
             println!("report: {}", dir.unwrap_or_default().join("report.html").display());
             return Ok(ExitCode::FAILURE);
         }
@@ -159,59 +160,79 @@ async fn all_runs(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether it was a good run.
-async fn run_api(settings: &Settings, report: Option<&Path>) -> Result<bool> {
-    let result = api::run::run(settings).await?;
-    let judgement = api::judge::judge(&result.recording);
-    let bad = judgement.first_violation().or_else(|| judgement.invalid.clone());
-    let figures = api::judge::figures(&result.recording, &judgement);
-    if report.is_some() || bad.is_some() {
-        let dir = report.map_or_else(std::env::temp_dir, Path::to_owned);
-        let dir = dir.join(format!("api-seed-{}", settings.seed));
-        result.recording.save(&dir)?;
-        std::fs::write(dir.join("report.json"), serde_json::to_vec_pretty(&figures)?)?;
-        for member in 0..result.cluster.size() {
-            std::fs::copy(result.cluster.log(member), dir.join(format!("m{}.log", member + 1)))?;
-        }
-        if bad.is_some() {
-            println!("kept: {}", dir.display());
-        }
-    }
-    println!("{figures}");
-    if let Some(bad) = &bad {
-        println!("{bad}");
-        println!("repeat: --workload api --seed {} --seconds {}", settings.seed, settings.length.as_secs());
-    }
-    Ok(bad.is_none())
+/// A run of either workload, and its cluster.
+enum Ran {
+    Store(faults::run::Run),
+    Api(api::run::Run),
 }
 
-fn check_api(dir: &Path) -> Result<ExitCode> {
-    let recording = api::record::Recording::load(dir)?;
-    let judgement = api::judge::judge(&recording);
-    let figures = api::judge::figures(&recording, &judgement);
-    std::fs::write(dir.join("report.json"), serde_json::to_vec_pretty(&figures)?)?;
-    println!("{figures}");
-    Ok(match judgement.first_violation().or(judgement.invalid) {
-        Some(bad) => {
-            println!("{bad}");
-            ExitCode::FAILURE
+impl Ran {
+    fn judged(&self) -> Judged {
+        match self {
+            Ran::Store(run) => Judged::store(&run.recording),
+            Ran::Api(run) => Judged::api(&run.recording),
         }
-        None => ExitCode::SUCCESS,
-    })
+    }
+
+    /// The recording and the members' logs.
+    fn keep(&self, dir: &Path) -> Result<()> {
+        let cluster = match self {
+            Ran::Store(run) => {
+                run.recording.save(dir)?;
+                &run.cluster
+            }
+            Ran::Api(run) => {
+                run.recording.save(dir)?;
+                &run.cluster
+            }
+        };
+        for member in 0..cluster.size() {
+            std::fs::copy(cluster.log(member), dir.join(format!("m{}.log", member + 1)))?;
+        }
+        Ok(())
+    }
+}
+
+/// What was decided about a run.
+struct Judged {
+    page: Page,
+    /// The first violation, or why the run proves nothing.
+    bad: Option<String>,
+    /// The first violation that says that acknowledged data is gone.
+    loss: Option<String>,
+}
+
+impl Judged {
+    fn store(recording: &Recording) -> Judged {
+        let judgement = judge(recording);
+        Judged {
+            page: page::store::page(recording, &judgement),
+            bad: judgement.first_violation().or_else(|| judgement.invalid.clone()),
+            loss: judgement.first_loss(),
+        }
+    }
+
+    fn api(recording: &api::record::Recording) -> Judged {
+        let judgement = api::judge::judge(recording);
+        Judged {
+            page: api::page::page(recording, &judgement),
+            bad: judgement.first_violation().or_else(|| judgement.invalid.clone()),
+            loss: None,
+        }
+    }
 }
 
 fn check(dir: &Path) -> Result<ExitCode> {
-    if api::record::Recording::is_in(dir) {
-        return check_api(dir);
-    }
-    let recording =
-        Recording::load(dir).with_context(|| format!("cannot read the run in {}", dir.display()))?;
-    let judgement = judge(&recording);
-    page::write(dir, &recording, &judgement)?;
-    println!("{}", figures(&recording, &judgement));
-    Ok(match judgement.first_violation().or(judgement.invalid) {
-        Some(violation) => {
-            println!("{violation}");
+    let unreadable = || format!("cannot read the run in {}", dir.display());
+    let judged = match lines::workload(dir)? {
+        Workload::Store => Judged::store(&Recording::load(dir).with_context(unreadable)?),
+        Workload::Api => Judged::api(&api::record::Recording::load(dir).with_context(unreadable)?),
+    };
+    page::write(dir, &judged.page)?;
+    println!("{}", judged.page.figures);
+    Ok(match judged.bad {
+        Some(bad) => {
+            println!("{bad}");
             ExitCode::FAILURE
         }
         None => ExitCode::SUCCESS,

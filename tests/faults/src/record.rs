@@ -1,18 +1,16 @@
-//! A run as it is saved: what clients, watchers and the harness saw, one JSON object a line, so that it can be judged
-//! again without being repeated.
+//! A run as it is saved (lines.rs): what clients, watchers and the harness saw, so that it can be judged again without
+//! being repeated.
 //!
 //! Invariant: what is read back is equal to what was written. All times are nanoseconds since the run's start.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::history::Operation;
 use crate::leases::Lease;
+use crate::lines::{self, Workload};
 use crate::locks::Section;
 use crate::stale::{Read, Started};
 use crate::watch::{Event, Progress, Stream};
@@ -99,31 +97,28 @@ pub(crate) enum Watched {
 
 impl Recording {
     pub fn save(&self, dir: &Path) -> Result<()> {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        fs::write(dir.join("about.json"), serde_json::to_vec_pretty(&self.about)?)?;
-        lines(dir, "operations", &self.operations)?;
-        lines(dir, "faults", &self.faults)?;
-        lines(dir, "cluster", &self.samples)?;
-        lines(dir, "reads", &self.reads)?;
-        lines(dir, "starts", &self.starts)?;
-        lines(dir, "leases", &self.leases)?;
-        lines(dir, "sections", &self.sections)?;
-        lines(dir, "findings", &self.findings)?;
+        lines::begin(dir, Workload::Store, &self.about)?;
+        lines::write(dir, "operations", &self.operations)?;
+        lines::write(dir, "faults", &self.faults)?;
+        lines::write(dir, "cluster", &self.samples)?;
+        lines::write(dir, "reads", &self.reads)?;
+        lines::write(dir, "starts", &self.starts)?;
+        lines::write(dir, "leases", &self.leases)?;
+        lines::write(dir, "sections", &self.sections)?;
+        lines::write(dir, "findings", &self.findings)?;
         let watched = self.streams.iter().enumerate().flat_map(|(member, stream)| {
             let events = stream.events.iter().map(move |event| Watched::Event { member, event: *event });
             let progress =
                 stream.progress.iter().map(move |progress| Watched::Progress { member, progress: *progress });
             events.chain(progress)
         });
-        lines(dir, "watches", &watched.collect::<Vec<_>>())
+        lines::write(dir, "watches", &watched.collect::<Vec<_>>())
     }
 
     pub fn load(dir: &Path) -> Result<Recording> {
-        let about =
-            fs::read(dir.join("about.json")).with_context(|| format!("no run in {}", dir.display()))?;
-        let about: About = serde_json::from_slice(&about)?;
+        let (_, about) = lines::about::<About>(dir)?;
         let mut streams = vec![Stream::default(); about.members];
-        for watched in read::<Watched>(dir, "watches")? {
+        for watched in lines::read::<Watched>(dir, "watches")? {
             let member = match watched {
                 Watched::Event { member, .. } | Watched::Progress { member, .. } => member,
             };
@@ -135,38 +130,15 @@ impl Recording {
         }
         Ok(Recording {
             about,
-            operations: read(dir, "operations")?,
+            operations: lines::read(dir, "operations")?,
             streams,
-            faults: read(dir, "faults")?,
-            samples: read(dir, "cluster")?,
-            reads: read(dir, "reads")?,
-            starts: read(dir, "starts")?,
-            leases: read(dir, "leases")?,
-            sections: read(dir, "sections")?,
-            findings: read(dir, "findings")?,
+            faults: lines::read(dir, "faults")?,
+            samples: lines::read(dir, "cluster")?,
+            reads: lines::read(dir, "reads")?,
+            starts: lines::read(dir, "starts")?,
+            leases: lines::read(dir, "leases")?,
+            sections: lines::read(dir, "sections")?,
+            findings: lines::read(dir, "findings")?,
         })
     }
-}
-
-pub(crate) fn lines<T: Serialize>(dir: &Path, name: &str, records: &[T]) -> Result<()> {
-    let mut file = BufWriter::new(File::create(dir.join(format!("{name}.jsonl")))?);
-    for record in records {
-        serde_json::to_writer(&mut file, record)?;
-        file.write_all(b"\n")?;
-    }
-    Ok(file.flush()?)
-}
-
-pub(crate) fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Vec<T>> {
-    let path = dir.join(format!("{name}.jsonl"));
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut records = Vec::new();
-    // A harness that was killed may have left a part of a line.
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    for (number, line) in whole.lines().enumerate() {
-        let record =
-            serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), number + 1))?;
-        records.push(record);
-    }
-    Ok(records)
 }

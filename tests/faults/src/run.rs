@@ -128,17 +128,6 @@ pub struct Run {
     pub cluster: EtcdCluster,
 }
 
-impl Run {
-    /// Copies the members' logs to the recording.
-    pub fn keep_logs(&self, dir: &std::path::Path) -> Result<()> {
-        for member in 0..self.cluster.size() {
-            let log = self.cluster.log(member);
-            std::fs::copy(log, dir.join(log.file_name().context("a log without a name")?))?;
-        }
-        Ok(())
-    }
-}
-
 struct Tasks {
     clients: JoinSet<Result<workload::Client>>,
     leases: JoinSet<Result<Vec<crate::leases::Lease>>>,

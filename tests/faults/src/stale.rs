@@ -4,10 +4,11 @@
 //! Such reads may be old, so they are no operations of linear.rs.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::history::{Entry, Key, Violation};
+use crate::history::{self, Entry, Key, Violation, key_name, seconds};
 use crate::log::Log;
 
 /// An answered read that was allowed to be old.
@@ -25,6 +26,25 @@ pub struct Read {
     pub entry: Option<Entry>,
 }
 
+impl fmt::Display for Read {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "client {} through m{} from {} to {}: read {}",
+            self.client,
+            self.member + 1,
+            seconds(self.call_ns),
+            seconds(self.return_ns),
+            key_name(self.key)
+        )?;
+        match self.at {
+            Some(at) => write!(f, " as of revision {at}")?,
+            None => write!(f, ", however old")?,
+        }
+        write!(f, " -> {}, at revision {}", history::held(self.entry), self.revision)
+    }
+}
+
 /// A process of a member was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
@@ -36,26 +56,29 @@ pub struct Started {
 pub fn check(log: &Log, reads: &[Read], starts: &[Started]) -> Result<usize, Violation> {
     let mut last: HashMap<(usize, usize), &Read> = HashMap::new();
     for read in reads {
+        let says = |sentence| Err(Violation::seen(read.call_ns, sentence));
         let as_of = read.at.unwrap_or(read.revision);
         if as_of > log.last_revision() || read.revision > log.last_revision() {
-            return Err(format!("no member told of revision {as_of} in a watch, but {read:?}").into());
+            return says(format!("no member told of revision {as_of} in a watch, but {read}"));
         }
         if as_of > read.revision {
-            return Err(format!("answered from a revision that the member did not have: {read:?}").into());
+            return says(format!("answered from a revision that the member did not have: {read}"));
         }
         let held = log.entry(read.key, as_of);
         if held != read.entry {
-            return Err(format!("the state at revision {as_of} was {held:?}, but {read:?}").into());
+            return says(format!("at revision {as_of} the key is {}, but {read}", history::held(held)));
         }
         if let Some(before) = last.insert((read.client, read.member), read)
             && before.revision > read.revision
             && !restarted(starts, read.member, before.call_ns, read.return_ns)
         {
-            let sentence = format!(
-                "client {} saw member {} go back from revision {} to {}: {before:?}, then {read:?}",
-                read.client, read.member, before.revision, read.revision
-            );
-            return Err(sentence.into());
+            return says(format!(
+                "client {} saw m{} go back from revision {} to {}: {before}; then {read}",
+                read.client,
+                read.member + 1,
+                before.revision,
+                read.revision
+            ));
         }
     }
     Ok(reads.len())

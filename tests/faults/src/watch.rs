@@ -3,9 +3,11 @@
 //!
 //! Order, uniqueness, completeness and that members agree are decided when the log is made (`Log::agreed`).
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use crate::history::{Entry, Key, Value, Violation};
+use crate::history::{Entry, Key, Value, Violation, held, key_name, seconds};
 use crate::log::{Change, Log};
 
 /// One event as a watch delivered it.
@@ -23,6 +25,16 @@ pub struct Event {
     /// Number of the response of this watcher that carried it.
     pub response: u64,
     pub arrived_ns: u64,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, arrived) = (key_name(self.key), seconds(self.arrived_ns));
+        match self.value {
+            Some(value) => write!(f, "at {arrived} revision {}: {key} = {value}", self.revision),
+            None => write!(f, "at {arrived} revision {}: {key} deleted", self.revision),
+        }
+    }
 }
 
 /// A watcher was told that it has been given everything up to `revision`, when it had been given `events` events.
@@ -52,7 +64,8 @@ pub fn check(log: &Log, streams: &[Stream]) -> Result<usize, Violation> {
         // Of streams that were cut off the log holds only what all were told.
         for event in stream.events.iter().filter(|event| event.revision <= log.last_revision()) {
             event_is_right(log, event)
-                .map_err(|sentence| format!("the watch through member {member}: {sentence}"))?;
+                .map_err(|why| format!("the watch through m{}: {why}", member + 1))
+                .map_err(|sentence| Violation::seen(event.arrived_ns, sentence))?;
         }
         if let Some(pair) = stream
             .events
@@ -60,10 +73,13 @@ pub fn check(log: &Log, streams: &[Stream]) -> Result<usize, Violation> {
             .find(|pair| pair[0].revision == pair[1].revision && pair[0].response != pair[1].response)
         {
             let sentence = format!(
-                "the watch through member {member} tore revision {} into two responses: {:?} and {:?}",
-                pair[0].revision, pair[0], pair[1]
+                "the watch through m{} tore revision {} into two responses: {}; and {}",
+                member + 1,
+                pair[0].revision,
+                pair[0],
+                pair[1]
             );
-            return Err(sentence.into());
+            return Err(Violation::seen(pair[1].arrived_ns, sentence));
         }
         for progress in &stream.progress {
             if let Some(late) = stream.events[progress.events.min(stream.events.len())..]
@@ -71,10 +87,11 @@ pub fn check(log: &Log, streams: &[Stream]) -> Result<usize, Violation> {
                 .find(|event| event.revision <= progress.revision)
             {
                 let sentence = format!(
-                    "the watch through member {member} said that all up to revision {} was delivered, then came {late:?}",
+                    "the watch through m{} said that all up to revision {} was delivered, then came {late}",
+                    member + 1,
                     progress.revision
                 );
-                return Err(sentence.into());
+                return Err(Violation::seen(late.arrived_ns, sentence));
             }
         }
     }
@@ -84,7 +101,8 @@ pub fn check(log: &Log, streams: &[Stream]) -> Result<usize, Violation> {
 fn event_is_right(log: &Log, event: &Event) -> Result<(), String> {
     let before = log.entry(event.key, event.revision - 1);
     if event.previous != before {
-        return Err(format!("{event:?} says what was there before; the log says {before:?}"));
+        let (told, was) = (held(event.previous), held(before));
+        return Err(format!("{event} says that before it the key was {told}; the log says {was}"));
     }
     let after = log.entry(event.key, event.revision);
     let right = match (event.value, after) {
@@ -95,5 +113,13 @@ fn event_is_right(log: &Log, event: &Event) -> Result<(), String> {
         (None, None) => true,
         _ => false,
     };
-    if right { Ok(()) } else { Err(format!("{event:?}, but the log then holds {after:?}")) }
+    match right {
+        true => Ok(()),
+        false => Err(format!(
+            "{event}, version {}, created at revision {}; but the log has {} then",
+            event.version,
+            event.create_revision,
+            held(after)
+        )),
+    }
 }

@@ -8,6 +8,7 @@ use faults::api::history::{
 use faults::api::record::Recording;
 use faults::api::truth::Truth;
 use faults::api::{counters, judge, placement, rights, truth};
+use faults::history::Violation;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -152,10 +153,11 @@ fn correct() -> Run {
 }
 
 fn decide(run: &Run) -> [Result<usize, String>; 4] {
+    let sentence = |violation: Violation| violation.sentence;
     let checked = |streams: &[Stream], end| {
         let streams: Vec<&Stream> = streams.iter().collect();
         let truth = Truth::agreed(None, &streams)?;
-        truth::check(&truth, &streams, end).map(|events| (truth, events))
+        truth::check(&truth, &streams, end).map(|events| (truth, events)).map_err(sentence)
     };
     let all = |run: &Run| {
         let (_, one) = checked(&run.configmaps, 14)?;
@@ -168,9 +170,11 @@ fn decide(run: &Run) -> [Result<usize, String>; 4] {
     observed.extend(&run.observed);
     [
         all(run),
-        truth(&run.configmaps).and_then(|truth| counters::check(&truth, &run.increments)),
+        truth(&run.configmaps).and_then(|truth| counters::check(&truth, &run.increments).map_err(sentence)),
         truth(&run.pods).and_then(|truth| placement::check(&truth, &run.nodes)),
-        truth(&run.bindings).and_then(|truth| rights::check(&truth, &run.toggles, &observed, &run.attempts)),
+        truth(&run.bindings).and_then(|truth| {
+            rights::check(&truth, &run.toggles, &observed, &run.attempts).map_err(sentence)
+        }),
     ]
 }
 

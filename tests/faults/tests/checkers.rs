@@ -315,6 +315,7 @@ fn only_lost_data_counts_as_found_when_disks_lie() {
                 meaning: "",
                 state: State::Violated,
                 checked: 0,
+                unit: "",
                 violation: Some("it is so".to_owned().into()),
             })
             .collect(),

@@ -54,7 +54,8 @@ async fn nothing_is_lost_or_seen_out_of_order_while_members_are_killed_and_pause
     let run = run(&Settings::processes_only(1, Duration::from_secs(12))).await.unwrap();
     let judgement = judge(&run.recording);
     let dir = tempfile::tempdir().unwrap();
-    page::write(dir.path(), &run.recording, &judgement).unwrap();
+    run.recording.save(dir.path()).unwrap();
+    page::write(dir.path(), &page::store::page(&run.recording, &judgement)).unwrap();
     if judgement.first_violation().is_some() || judgement.invalid.is_some() {
         let (bad, logs) = (judgement.first_violation(), run.cluster.log_ends());
         panic!("{bad:?} {:?}, kept in {}\n{logs}", judgement.invalid, dir.keep().display());

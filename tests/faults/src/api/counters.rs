@@ -7,61 +7,69 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::history::{Change, Facts, Increment, Outcome};
 use crate::api::truth::Truth;
+use crate::history::Violation;
 
 /// The number of increments that were checked.
-pub fn check(truth: &Truth, increments: &[Increment]) -> Result<usize, String> {
+pub fn check(truth: &Truth, increments: &[Increment]) -> Result<usize, Violation> {
     history_is_its_increments(truth, increments)?;
     reads_are_fresh(increments)?;
     Ok(increments.len())
 }
 
-fn history_is_its_increments(truth: &Truth, increments: &[Increment]) -> Result<(), String> {
-    let by_writer: BTreeMap<u64, &Increment> =
-        increments.iter().map(|increment| (increment.writer, increment)).collect();
+fn history_is_its_increments(truth: &Truth, increments: &[Increment]) -> Result<(), Violation> {
+    let by_writer: BTreeMap<u64, (usize, &Increment)> = increments
+        .iter()
+        .enumerate()
+        .map(|(position, increment)| (increment.writer, (position, increment)))
+        .collect();
     let mut happened = BTreeSet::new();
     // Per counter its version and count.
     let mut now: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for (change, object) in truth.changes() {
         let Facts::Counter { count, writer } = object.facts else { continue };
         if *change == Change::Deleted {
-            return Err(format!(
-                "nobody deletes counters, yet at {} this one is gone: {object:?}",
+            return Err(format!("nobody deletes counters, yet this one is gone: {object}").into());
+        }
+        let Some((version, before)) = now.insert(&object.name, (object.version, count)) else { continue };
+        let Some((position, increment)) = by_writer.get(&writer) else {
+            return Err(format!("nobody has written {object}").into());
+        };
+        let says = |sentence| Err(Violation::at(*position, sentence));
+        if !happened.insert(writer) {
+            return says(format!(
+                "happened twice, the second time at version {}: {increment}",
                 object.version
             ));
         }
-        let Some((version, before)) = now.insert(&object.name, (object.version, count)) else { continue };
-        let Some(increment) = by_writer.get(&writer) else {
-            return Err(format!("nobody has written {object:?}"));
-        };
-        if !happened.insert(writer) {
-            return Err(format!("happened twice, the second time at {}: {increment:?}", object.version));
-        }
         match &increment.outcome {
             Outcome::Refused(_) => {
-                return Err(format!("refused, and happened at {}: {increment:?}", object.version));
+                return says(format!("refused, and happened at version {}: {increment}", object.version));
             }
             Outcome::Done(at) if *at != object.version => {
-                return Err(format!("acknowledged at {at}, happened at {}: {increment:?}", object.version));
+                return says(format!(
+                    "acknowledged at version {at}, happened at {}: {increment}",
+                    object.version
+                ));
             }
             Outcome::Done(_) | Outcome::Unknown(_) => {}
         }
         if increment.read_version != version || count != before + 1 {
-            return Err(format!(
-                "a lost update: at {} {} went from {before} (version {version}) to {count} by {increment:?}",
+            return says(format!(
+                "a lost update: at version {} {} went from {before} (version {version}) to {count}: {increment}",
                 object.version, object.name
             ));
         }
     }
-    let lost = increments.iter().find(|increment| {
+    let lost = increments.iter().enumerate().find(|(_, increment)| {
         matches!(increment.outcome, Outcome::Done(_)) && !happened.contains(&increment.writer)
     });
     match lost {
-        Some(lost) => Err(format!("acknowledged and lost: {lost:?}")),
+        Some((position, lost)) => Err(Violation::at(position, format!("acknowledged and lost: {lost}"))),
         None => Ok(()),
     }
 }
 
-fn reads_are_fresh(increments: &[Increment]) -> Result<(), String> {
+fn reads_are_fresh(increments: &[Increment]) -> Result<(), Violation> {
     let mut done: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
     for increment in increments {
         if let Outcome::Done(version) = increment.outcome {
@@ -76,13 +84,15 @@ fn reads_are_fresh(increments: &[Increment]) -> Result<(), String> {
             *version = highest;
         }
     }
-    for increment in increments {
+    for (position, increment) in increments.iter().enumerate() {
         let Some(writes) = done.get(increment.name.as_str()) else { continue };
         let before = writes.partition_point(|(return_ns, _)| *return_ns < increment.read_call_ns);
         if let Some((_, version)) = writes[..before].last()
             && increment.read_version < *version
         {
-            return Err(format!("read an old state, {version} had been acknowledged before: {increment:?}"));
+            let sentence =
+                format!("read an old state, version {version} had been acknowledged before: {increment}");
+            return Err(Violation::at(position, sentence));
         }
     }
     Ok(())

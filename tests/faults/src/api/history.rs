@@ -3,7 +3,11 @@
 //! Times are nanoseconds of the harness's monotonic clock; versions are `resourceVersion`s, which are revisions of the
 //! store. Of an object only what a checker looks at is kept, and a digest of all of it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+use crate::history::seconds;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Facts {
@@ -60,6 +64,16 @@ pub enum Told {
     Bookmark {
         version: u64,
     },
+}
+
+impl Told {
+    /// When, if that was written down.
+    pub fn at_ns(&self) -> Option<u64> {
+        match self {
+            Told::List { at_ns, .. } | Told::Event { at_ns, .. } => Some(*at_ns),
+            Told::Bookmark { .. } => None,
+        }
+    }
 }
 
 /// One client's list and watches of one kind in one namespace, through one member, however often it had to resume.
@@ -134,4 +148,68 @@ pub struct Attempt {
     pub call_ns: u64,
     pub return_ns: u64,
     pub allowed: bool,
+}
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Facts::Counter { count, writer } => write!(f, "count {count}, by increment {writer}"),
+            Facts::Pod { node, cpu_m, disk } => {
+                write!(f, "{cpu_m}m CPU")?;
+                if let Some(disk) = disk {
+                    write!(f, ", disk {disk}")?;
+                }
+                match node {
+                    Some(node) => write!(f, ", on {node}"),
+                    None => f.write_str(", on no node"),
+                }
+            }
+            Facts::Binding { grant } => write!(f, "grant {grant}"),
+            Facts::Other => f.write_str("nothing that is checked"),
+        }
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at version {} ({})", self.name, self.version, self.facts)
+    }
+}
+
+/// What somebody told of an object.
+pub fn told(change: Change, object: &Object) -> String {
+    let change = match change {
+        Change::Added => "added",
+        Change::Modified => "modified",
+        Change::Deleted => "deleted",
+    };
+    format!("{change} {object}")
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Done(version) => write!(f, "done at version {version}"),
+            Outcome::Refused(why) => write!(f, "refused: {why}"),
+            Outcome::Unknown(why) => write!(f, "outcome unknown: {why}"),
+        }
+    }
+}
+
+impl Increment {
+    /// Without who asked and when.
+    pub fn asked(&self) -> String {
+        let Increment { name, read_version, read_count, writer, outcome, .. } = self;
+        format!(
+            "increment {writer}: {name} from {read_count} (version {read_version}) to {} -> {outcome}",
+            read_count + 1
+        )
+    }
+}
+
+impl fmt::Display for Increment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (from, to) = (seconds(self.read_call_ns), seconds(self.return_ns));
+        write!(f, "client {} through m{} from {from} to {to}: {}", self.client, self.member + 1, self.asked())
+    }
 }

@@ -10,40 +10,51 @@ use crate::api::history::{Outcome, Stream, Told};
 use crate::api::record::Recording;
 use crate::api::truth::{self, Truth};
 use crate::api::{counters, placement, rights};
+use crate::history::Violation;
+use crate::judge::{self, Checker, State, Verdict};
 
 /// Below these a run says nothing.
 pub const INCREMENTS_MIN: usize = 20;
 const BOUND_MIN: usize = 5;
 
-const CHECKERS: [(&str, &str); 5] = [
-    ("UPD", "no guarded update is lost, done twice, or done on what was not read; reads are fresh"),
-    ("PLC", "a pod gets a node once, and only one that can take it"),
+const CHECKERS: [Checker; 5] = [
+    (
+        "UPD",
+        "no guarded update is lost, done twice, or done on what was not read; reads are fresh",
+        "updates",
+    ),
+    ("PLC", "a pod gets a node once, and only one that can take it", "placements"),
     (
         "API-WAT",
         "watches and lists of all API servers tell one history, in order and complete, also over restarts",
+        "events",
     ),
-    ("RBA", "rights are never decided on a state older than one told before through the same member"),
-    ("LIV", "the healed servers answer and place pods soon, and all watches go on"),
+    (
+        "RBA",
+        "rights are never decided on a state older than one told before through the same member",
+        "attempts",
+    ),
+    ("LIV", "the healed servers answer and place pods soon, and all watches go on", "healed cluster"),
 ];
 
 pub struct Judgement {
-    /// Checker, what it says when it passes, and how much it checked or what it found.
-    pub verdicts: Vec<(&'static str, &'static str, Result<usize, String>)>,
+    pub verdicts: Vec<Verdict>,
     pub invalid: Option<String>,
 }
 
 impl Judgement {
+    pub fn violations(&self) -> impl Iterator<Item = &Verdict> {
+        self.verdicts.iter().filter(|verdict| verdict.state == State::Violated)
+    }
+
     /// The first violation, as `checker: sentence`.
     pub fn first_violation(&self) -> Option<String> {
-        let found = |(checker, _, verdict): &(&str, &str, Result<usize, String>)| {
-            verdict.as_ref().err().map(|sentence| format!("VIOLATION of {checker}: {sentence}"))
-        };
-        self.verdicts.iter().find_map(found)
+        self.violations().next().map(Verdict::sentence)
     }
 }
 
 pub fn judge(recording: &Recording) -> Judgement {
-    let mut found: BTreeMap<&str, Result<usize, String>> = BTreeMap::new();
+    let mut found: BTreeMap<&str, Result<usize, Violation>> = BTreeMap::new();
     let mut truths: BTreeMap<&str, Truth> = BTreeMap::new();
     let of = |plural: &str| -> Vec<&Stream> {
         recording.streams.iter().filter(|stream| stream.plural == plural).collect()
@@ -54,7 +65,7 @@ pub fn judge(recording: &Recording) -> Judgement {
         let end = recording.about.ends.iter().find(|(kind, _)| kind == plural).map_or(0, |(_, end)| *end);
         let store = recording.store.iter().find(|stream| stream.plural == plural);
         match Truth::agreed(store, &streams) {
-            Err(sentence) => watched = watched.and(Err(sentence)),
+            Err(sentence) => watched = watched.and(Err(sentence.into())),
             Ok(truth) => {
                 let checked = truth::check(&truth, &streams, end);
                 watched = watched.and_then(|before| Ok(before + checked?));
@@ -68,7 +79,7 @@ pub fn judge(recording: &Recording) -> Judgement {
             found.insert("UPD", counters::check(truth, &recording.increments));
         }
         if let Some(truth) = truths.get("pods") {
-            found.insert("PLC", placement::check(truth, &recording.nodes));
+            found.insert("PLC", placement::check(truth, &recording.nodes).map_err(Violation::from));
         }
         if let Some(truth) = truths.get("rolebindings") {
             let mut observed = rights::observed(&of("rolebindings"));
@@ -80,15 +91,12 @@ pub fn judge(recording: &Recording) -> Judgement {
     if recording.about.healed_ms.is_some() {
         found.insert("LIV", Ok(1));
     }
-    for finding in &recording.findings {
-        let checker = CHECKERS.iter().map(|(name, _)| *name).find(|name| *name == finding.checker);
-        found.insert(checker.unwrap_or("LIV"), Err(finding.sentence.clone()));
-    }
-    let verdicts: Vec<_> = CHECKERS
+    let verdicts = judge::verdicts(&CHECKERS, found, &recording.findings);
+    let bound = verdicts
         .iter()
-        .map(|(checker, meaning)| (*checker, *meaning, found.remove(checker).unwrap_or(Ok(0))))
-        .collect();
-    let bound = verdicts[1].2.as_ref().map_or(BOUND_MIN, |bound| *bound);
+        .find(|verdict| verdict.checker == "PLC")
+        .filter(|verdict| verdict.violation.is_none());
+    let bound = bound.map_or(BOUND_MIN, |verdict| verdict.checked);
     Judgement { invalid: invalid(recording, bound), verdicts }
 }
 
@@ -117,19 +125,6 @@ fn invalid(recording: &Recording, bound: usize) -> Option<String> {
 
 /// The figures of one run.
 pub fn figures(recording: &Recording, judgement: &Judgement) -> Json {
-    let verdicts: serde_json::Map<String, Json> = judgement
-        .verdicts
-        .iter()
-        .map(|(checker, _, verdict)| {
-            let (state, checked) = match verdict {
-                Ok(0) => ("idle", 0),
-                Ok(checked) => ("passed", *checked),
-                Err(_) => ("violated", 0),
-            };
-            let violation = verdict.as_ref().err();
-            ((*checker).to_owned(), json!({ "verdict": state, "checked": checked, "violation": violation }))
-        })
-        .collect();
     let count = |wanted: fn(&Outcome) -> bool| {
         recording.increments.iter().filter(|increment| wanted(&increment.outcome)).count()
     };
@@ -138,10 +133,11 @@ pub fn figures(recording: &Recording, judgement: &Judgement) -> Json {
             recording.streams.iter().map(|stream| stream.told.iter().filter(|told| wanted(told)).count());
         each.sum::<usize>()
     };
-    let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
-    for fault in recording.faults.iter().filter(|fault| fault.effect > 0) {
-        *kinds.entry(&fault.kind).or_default() += 1;
-    }
+    let done = recording.increments.iter().filter(|increment| matches!(increment.outcome, Outcome::Done(_)));
+    let mut took_ns: Vec<u64> =
+        done.map(|increment| increment.return_ns.saturating_sub(increment.call_ns)).collect();
+    took_ns.sort_unstable();
+    let placed = judgement.verdicts.iter().find(|verdict| verdict.checker == "PLC");
     json!({
         "workload": "api",
         "level": recording.about.level,
@@ -160,10 +156,16 @@ pub fn figures(recording: &Recording, judgement: &Judgement) -> Json {
         "toggles": recording.toggles.len(),
         "faults": recording.faults.len(),
         "faults_with_effect": recording.faults.iter().filter(|fault| fault.effect > 0).count(),
-        "faults_by_kind": kinds,
+        "faults_by_kind": judge::fault_figures(&recording.faults),
+        "elections": judge::elections(&recording.samples),
+        "median_ms": judge::percentile_ms(&took_ns, 50),
+        "percentile_99_ms": judge::percentile_ms(&took_ns, 99),
+        "slowest_ms": judge::percentile_ms(&took_ns, 100),
         "answered_after_last_fault_ms": recording.about.healed_ms,
-        "verdicts": verdicts,
+        "pods_placed": placed.map_or(0, |verdict| verdict.checked),
+        "verdicts": judge::verdict_figures(&judgement.verdicts),
         "valid_test": judgement.invalid.is_none(),
         "invalid_because": judgement.invalid,
+        "violations": judgement.violations().count(),
     })
 }

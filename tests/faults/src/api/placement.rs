@@ -23,8 +23,10 @@ pub fn check(truth: &Truth, nodes: &[Node]) -> Result<usize, String> {
             (Some(before), Some(after)) if before == after => {}
             (Some(before), after) => {
                 return Err(format!(
-                    "{} was on {before} and is on {after:?} at {}",
-                    object.name, object.version
+                    "{} was on {before} and is on {} at version {}",
+                    object.name,
+                    after.unwrap_or("none"),
+                    object.version
                 ));
             }
             (None, Some(after)) => {
@@ -56,7 +58,8 @@ fn cpu_m(pod: &Object) -> u64 {
 }
 
 fn fits(pod: &Object, node: &Node, pods: &BTreeMap<&str, &Object>) -> Result<(), String> {
-    let says = |why: &str| Err(format!("{} was bound to {} at {}: {why}", pod.name, node.name, pod.version));
+    let says =
+        |why: &str| Err(format!("{} was bound to {} at version {}: {why}", pod.name, node.name, pod.version));
     if node.cordoned {
         return says("it takes no pods");
     }

@@ -1,15 +1,15 @@
-//! A run of the API servers as it is saved, one JSON object a line, so that it can be judged again.
+//! A run of the API servers as it is saved (lines.rs), so that it can be judged again.
 //!
 //! Invariant: what is read back is equal to what was written.
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::api::history::{Attempt, Increment, Node, Observed, Stream, Toggle};
-use crate::record::{Finding, Injected, lines, read};
+use crate::lines::{self, Workload};
+use crate::record::{Finding, Injected, Sample};
 
 /// Everything that a verdict needs.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,6 +24,8 @@ pub struct Recording {
     pub observed: Vec<Observed>,
     pub attempts: Vec<Attempt>,
     pub faults: Vec<Injected>,
+    /// What the members' stores said of themselves.
+    pub samples: Vec<Sample>,
     pub findings: Vec<Finding>,
 }
 
@@ -44,38 +46,32 @@ pub struct About {
 
 impl Recording {
     pub fn save(&self, dir: &Path) -> Result<()> {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        fs::write(dir.join("about-api.json"), serde_json::to_vec_pretty(&self.about)?)?;
-        lines(dir, "nodes", &self.nodes)?;
-        lines(dir, "store", &self.store)?;
-        lines(dir, "streams", &self.streams)?;
-        lines(dir, "increments", &self.increments)?;
-        lines(dir, "toggles", &self.toggles)?;
-        lines(dir, "observed", &self.observed)?;
-        lines(dir, "attempts", &self.attempts)?;
-        lines(dir, "faults", &self.faults)?;
-        lines(dir, "findings", &self.findings)
-    }
-
-    /// Whether `dir` holds such a run.
-    pub fn is_in(dir: &Path) -> bool {
-        dir.join("about-api.json").is_file()
+        lines::begin(dir, Workload::Api, &self.about)?;
+        lines::write(dir, "nodes", &self.nodes)?;
+        lines::write(dir, "store", &self.store)?;
+        lines::write(dir, "streams", &self.streams)?;
+        lines::write(dir, "increments", &self.increments)?;
+        lines::write(dir, "toggles", &self.toggles)?;
+        lines::write(dir, "observed", &self.observed)?;
+        lines::write(dir, "attempts", &self.attempts)?;
+        lines::write(dir, "faults", &self.faults)?;
+        lines::write(dir, "cluster", &self.samples)?;
+        lines::write(dir, "findings", &self.findings)
     }
 
     pub fn load(dir: &Path) -> Result<Recording> {
-        let about =
-            fs::read(dir.join("about-api.json")).with_context(|| format!("no run in {}", dir.display()))?;
         Ok(Recording {
-            about: serde_json::from_slice(&about)?,
-            nodes: read(dir, "nodes")?,
-            store: read(dir, "store")?,
-            streams: read(dir, "streams")?,
-            increments: read(dir, "increments")?,
-            toggles: read(dir, "toggles")?,
-            observed: read(dir, "observed")?,
-            attempts: read(dir, "attempts")?,
-            faults: read(dir, "faults")?,
-            findings: read(dir, "findings")?,
+            about: lines::about(dir)?.1,
+            nodes: lines::read(dir, "nodes")?,
+            store: lines::read(dir, "store")?,
+            streams: lines::read(dir, "streams")?,
+            increments: lines::read(dir, "increments")?,
+            toggles: lines::read(dir, "toggles")?,
+            observed: lines::read(dir, "observed")?,
+            attempts: lines::read(dir, "attempts")?,
+            faults: lines::read(dir, "faults")?,
+            samples: lines::read(dir, "cluster")?,
+            findings: lines::read(dir, "findings")?,
         })
     }
 }

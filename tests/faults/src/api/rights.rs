@@ -3,8 +3,9 @@
 //! Each attempt must be explained by the binding as it was at the newest version that this member had told before the
 //! attempt began, or as it became later, by a change that somebody had asked for before the attempt's answer.
 
-use crate::api::history::{Attempt, Change, Facts, Observed, Stream, Toggle, Told};
+use crate::api::history::{Attempt, Change, Facts, Observed, Stream, Toggle, Told, told};
 use crate::api::truth::Truth;
+use crate::history::{Violation, seconds};
 
 /// What was observed through watches and lists of bindings.
 pub fn observed(streams: &[&Stream]) -> Vec<Observed> {
@@ -28,7 +29,7 @@ pub fn check(
     toggles: &[Toggle],
     observed: &[Observed],
     attempts: &[Attempt],
-) -> Result<usize, String> {
+) -> Result<usize, Violation> {
     // Since which version there is a binding, and when that was asked for.
     let mut states = vec![(0, false, 0)];
     for (change, object) in truth.changes() {
@@ -36,7 +37,8 @@ pub fn check(
         let gives = *change != Change::Deleted;
         let asked = toggles.iter().filter(|toggle| (toggle.grant, toggle.gives) == (grant, gives));
         let asked_ns = asked.map(|toggle| toggle.call_ns).min();
-        let asked_ns = asked_ns.ok_or_else(|| format!("nobody has asked for {change:?} {object:?}"))?;
+        let asked_ns =
+            asked_ns.ok_or_else(|| format!("nobody has asked for this: {}", told(*change, object)))?;
         states.push((object.version, gives, asked_ns));
     }
     let members = attempts.iter().map(|attempt| attempt.member + 1).max().unwrap_or(0);
@@ -60,14 +62,16 @@ pub fn check(
             if !std::iter::once(&states[at_floor]).chain(later).any(|(_, given, _)| *given == attempt.allowed)
             {
                 let (since, given, _) = states[at_floor];
-                return Err(format!(
-                    "{} through member {member} from {:.6} s to {:.6} s, although version {floor} had been told \
-                     through it before, and since {since} the right is {}",
+                let sentence = format!(
+                    "{} through m{} from {} to {}, although version {floor} had been told through it before, and \
+                     since version {since} the right is {}",
                     if attempt.allowed { "allowed" } else { "denied" },
-                    attempt.call_ns as f64 / 1e9,
-                    attempt.return_ns as f64 / 1e9,
+                    member + 1,
+                    seconds(attempt.call_ns),
+                    seconds(attempt.return_ns),
                     if given { "given" } else { "taken" },
-                ));
+                );
+                return Err(Violation::seen(attempt.call_ns, sentence));
             }
         }
     }

@@ -22,6 +22,8 @@ use crate::api::{judge, store_log, watchers};
 use crate::disk::Disks;
 use crate::inject::Injector;
 use crate::network::{self, Network};
+use crate::observe;
+use crate::record::Sample;
 use crate::run::{Settings, come_to_rest, enough, finding, level};
 use crate::schedule::{self, Kind, Means};
 use crate::workload::Shared;
@@ -187,6 +189,7 @@ struct Tasks {
     counters: JoinSet<Result<Vec<Increment>>>,
     pods: JoinSet<Result<()>>,
     toggles: JoinSet<Result<Vec<Toggle>>>,
+    samples: JoinSet<Vec<Sample>>,
     attempts: JoinSet<Result<(Vec<Attempt>, Vec<Observed>)>>,
     watchers: Vec<JoinHandle<Stream>>,
     /// One per kind.
@@ -208,6 +211,7 @@ async fn start_tasks(doors: &[Door], stores: &[String], shared: &Arc<Shared>, se
         counters: JoinSet::new(),
         pods: JoinSet::new(),
         toggles: JoinSet::new(),
+        samples: JoinSet::new(),
         attempts: JoinSet::new(),
         watchers: Vec::new(),
         store: Vec::new(),
@@ -260,6 +264,10 @@ async fn run_on(
     crate::cluster::ready(injector.cluster, STARTED_WITHIN).await?;
     serves(&mut injector, doors, STARTED_WITHIN).await?;
     let mut tasks = start_tasks(doors, &injector.cluster.client_urls, &shared, settings.seed).await?;
+    for (member, url) in injector.cluster.client_urls.iter().enumerate() {
+        let processes = injector.processes.clone();
+        tasks.samples.spawn(observe::sample(member, url.clone(), processes, shared.clone()));
+    }
     let kinds = schedule::combinations(&settings.means);
     let kinds = kinds.into_iter().filter(|(kind, _)| DISTURBED_BY.contains(kind)).collect();
     let faults = schedule::draw_of(settings.seed, settings.length, kinds, GAP_MS);
@@ -309,6 +317,10 @@ async fn collect(tasks: &mut Tasks, recording: &mut Recording) -> Result<()> {
     while let Some(done) = tasks.toggles.join_next().await {
         recording.toggles.extend(done??);
     }
+    while let Some(done) = tasks.samples.join_next().await {
+        recording.samples.extend(done?);
+    }
+    recording.samples.sort_by_key(|sample| sample.at_ns);
     while let Some(done) = tasks.attempts.join_next().await {
         let (attempts, observed) = done??;
         recording.attempts.extend(attempts);

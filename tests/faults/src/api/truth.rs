@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::history::{Change, Object, Stream, Told};
+use crate::api::history::{self, Change, Object, Stream, Told};
+use crate::history::Violation;
 
 /// Every change of a kind by version, as told by anybody.
 #[derive(Debug, Default)]
@@ -32,7 +33,7 @@ impl Truth {
                     Told::Event { change, object, .. } => truth.learn(*change, object, store.is_some()),
                     Told::List { .. } | Told::Bookmark { .. } => Ok(()),
                 }
-                .map_err(|why| format!("member {}: {why}", stream.member))?;
+                .map_err(|why| format!("m{} {why}", stream.member + 1))?;
             }
         }
         // What was there before the first watch, or was told in lists alone.
@@ -47,7 +48,7 @@ impl Truth {
                     Some((change, _)) => *change,
                 };
                 let learned = truth.learn(change, object, store.is_some());
-                learned.map_err(|why| format!("member {}, in a list: {why}", stream.member))?;
+                learned.map_err(|why| format!("m{}, in a list, {why}", stream.member + 1))?;
             }
         }
         Ok(truth)
@@ -55,7 +56,9 @@ impl Truth {
 
     fn learn(&mut self, change: Change, object: &Object, is_complete: bool) -> Result<(), String> {
         match self.changes.get_mut(&object.version) {
-            None if is_complete => Err(format!("told {change:?} {object:?}, which the store never held")),
+            None if is_complete => {
+                Err(format!("told of {}, which the store never held", history::told(change, object)))
+            }
             None => {
                 self.changes.insert(object.version, (change, object.clone()));
                 Ok(())
@@ -67,7 +70,12 @@ impl Truth {
                 }
                 match *known_change == change && known == object {
                     true => Ok(()),
-                    false => Err(format!("told {change:?} {object:?}, others {known_change:?} {known:?}")),
+                    false => Err(format!(
+                        "told of {}, others of {}{}",
+                        history::told(change, object),
+                        history::told(*known_change, known),
+                        if known.digest == object.digest { "" } else { ", and the rest differs, too" }
+                    )),
                 }
             }
         }
@@ -99,16 +107,21 @@ impl Truth {
 }
 
 /// The number of events that were checked. `end`: each stream must have come so far.
-pub fn check(truth: &Truth, streams: &[&Stream], end: u64) -> Result<usize, String> {
+pub fn check(truth: &Truth, streams: &[&Stream], end: u64) -> Result<usize, Violation> {
     let mut events = 0;
     for stream in streams {
         let mut follower = Follower { truth, stream, position: 0, state: BTreeMap::new() };
         for told in &stream.told {
-            follower.hears(told)?;
+            follower.hears(told).map_err(|sentence| match told.at_ns() {
+                Some(at_ns) => Violation::seen(at_ns, sentence),
+                None => sentence.into(),
+            })?;
             events += usize::from(matches!(told, Told::Event { .. }));
         }
         if follower.position < end && truth.next_after(follower.position).is_some_and(|next| next <= end) {
-            return Err(follower.says(&format!("ends at version {}, not at {end}", follower.position)));
+            return Err(follower
+                .says(&format!("ends at version {}, not at {end}", follower.position))
+                .into());
         }
     }
     Ok(events)
@@ -124,7 +137,7 @@ struct Follower<'a> {
 
 impl<'a> Follower<'a> {
     fn says(&self, what: &str) -> String {
-        format!("the watch of {} through member {} {what}", self.stream.plural, self.stream.member)
+        format!("the watch of {} through m{} {what}", self.stream.plural, self.stream.member + 1)
     }
 
     fn hears(&mut self, told: &'a Told) -> Result<(), String> {
@@ -142,7 +155,9 @@ impl<'a> Follower<'a> {
                     let differs = listed.iter().find(|(name, object)| expected.get(*name) != Some(*object));
                     let lacks = expected.keys().find(|name| !listed.contains_key(*name));
                     return Err(self.says(&format!(
-                        "listed at version {version} what was not so: {differs:?}, without {lacks:?}"
+                        "listed at version {version} what was not so: {}; left out: {}",
+                        differs.map_or_else(|| "nothing".to_owned(), |(_, object)| object.to_string()),
+                        lacks.map_or("nothing", |name| name)
                     )));
                 }
                 (self.position, self.state) = (*version, listed);
@@ -176,7 +191,11 @@ impl<'a> Follower<'a> {
             Change::Modified | Change::Deleted => before == Some(&object.uid),
         };
         if !fits {
-            return Err(self.says(&format!("told {change:?} {object:?} when it knew of {before:?}")));
+            return Err(self.says(&format!(
+                "told {} when the object that it knew was {}",
+                history::told(change, object),
+                before.map_or("none", |uid| uid)
+            )));
         }
         match change {
             Change::Deleted => self.state.remove(object.name.as_str()),
