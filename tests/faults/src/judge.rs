@@ -116,7 +116,7 @@ const CHECKERS: [Checker; 11] = [
     ("DUR", "what was acknowledged is there after every crash", "writes"),
     ("COR", "while bits on a disk are flipped, nothing of what is served is wrong", "flipped bits"),
     ("CON", "all members end with the same state", "members"),
-    ("LIV", "the healed cluster answers soon", "healed cluster"),
+    ("LIV", "the healed cluster answers soon", "cluster"),
     ("BND", "members' memory and open files stay bounded", "samples"),
 ];
 

@@ -34,7 +34,7 @@ const CHECKERS: [Checker; 5] = [
         "rights are never decided on a state older than one told before through the same member",
         "attempts",
     ),
-    ("LIV", "the healed servers answer and place pods soon, and all watches go on", "healed cluster"),
+    ("LIV", "the healed servers answer and place pods soon, and all watches go on", "cluster"),
 ];
 
 pub struct Judgement {

@@ -51,16 +51,16 @@ pub fn page(recording: &Recording, judgement: &Judgement) -> Page {
         title: format!("Clients of the API servers, seed {}", about.seed),
         summary: format!(
             "{} guarded updates, {} placed pods, {} attempts to use a right and {} events of watches on {} control \
-             planes while faults were injected for {:.0} s: {} faults, {} of them with a verified effect. {} updates \
-             have an outcome that their client does not know.",
+             planes while faults were injected for {:.0} s: {} of {} faults had a verified effect. {} updates have an \
+             outcome that their client does not know.",
             number("updates"),
             number("pods_placed"),
             number("attempts"),
             number("watch_events"),
             about.members,
             about.seconds,
-            number("faults"),
             number("faults_with_effect"),
+            number("faults"),
             number("updates_unknown"),
         ),
         level: about.level.clone(),
@@ -76,7 +76,7 @@ pub fn page(recording: &Recording, judgement: &Judgement) -> Page {
             ("watches resumed", number("watches_resumed"), ""),
             ("faults with effect", number("faults_with_effect"), ""),
             ("elections", number("elections"), ""),
-            ("back after last fault", back, back_unit),
+            ("healed within", back, back_unit),
         ],
         verdicts: judgement
             .verdicts

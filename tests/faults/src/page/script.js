@@ -43,8 +43,9 @@ row(el("faults"), ["", "from", "for", "kind", "target", "members", "effect", "ev
 for (const f of D.faults) {
   const b = node("button", "show"); b.type = "button"; b.ariaLabel = `show ${f.kind} at ${seconds(f.from)}`;
   b.onclick = () => { const w = Math.max(1e6, f.to - f.from) * .4; view(f.from - w, f.to + w); el("timeline-heading").scrollIntoView() };
-  row(el("faults"), [b, node("td", seconds(f.from), "number"), node("td", duration(f.to - f.from), "number"), node("td", f.kind, "name"), f.target, node("td", names(f.members), "still"),
-    node("td", f.effect ? number(f.effect) : "none", f.effect ? "number" : "number none"), f.evidence]).firstChild.replaceWith((() => { const t = node("td"); t.append(b); return t })());
+  const way = node("td"); way.append(b);
+  row(el("faults"), [way, node("td", seconds(f.from), "number"), node("td", duration(f.to - f.from), "number"), node("td", f.kind, "name"), f.target, node("td", names(f.members), "still"),
+    node("td", f.effect ? number(f.effect) : "none", f.effect ? "number" : "number none"), f.evidence]);
 }
 for (const [k, v] of Object.entries(D.figures)) if (v === null || typeof v !== "object") row(el("figures"), [k.replaceAll("_", " "), node("td", typeof v === "number" ? number(v) : v ?? "-", typeof v === "number" ? "number" : "")]);
 el("repeat").append("Again: ", node("code", D.repeat), "; judged again without repeating it: ", node("code", D.again));
@@ -85,7 +86,6 @@ for (const lane of D.lanes) {
   if (lane.measured) for (let i = 0; i < lane.from.length; i++) measured.push([lane.to[i], lane.to[i] - lane.from[i], lane.style[i]]);
 }
 measured.sort((a, b) => a[0] - b[0]);
-const isAnswer = style => style !== UNKNOWN && style !== REFUSED;
 heading(D.measured); add({ kind: "latency", name: "" }, 120, 8); add({ kind: "rate", name: "" }, 64, 8);
 const slowest = Math.max(10_000, ...(() => { let m = 0; for (const x of measured) m = Math.max(m, x[1]); return [m] })());
 const barLanes = lanes.filter(l => l.kind === "bars");
@@ -111,7 +111,10 @@ function hatch(g, colour) {
   h.beginPath(); for (const o of [-6, 0, 6]) { h.moveTo(o, 6); h.lineTo(o + 6, 0) } h.stroke(); return g.createPattern(c, "repeat");
 }
 const termColour = term => `hsl(${(term * 67 + 190) % 360} ${css("term-s")} ${css("term-l")})`;
-function clipped(g, text, x, y, room) { if (room < 16) return; let t = text; while (t && g.measureText(t).width > room) t = t.slice(0, -1); if (t.length > 2 || t === text) g.fillText(t, x, y) }
+function clipped(g, text, x, y, room) {
+  if (g.measureText(text).width <= room) return g.fillText(text, x, y);
+  let t = text; while (t.length > 2 && g.measureText(t + "…").width > room) t = t.slice(0, -1); if (t.length > 2) g.fillText(t.trimEnd() + "…", x, y);
+}
 
 // Percentiles and rates of what returned in each step of the visible time.
 let stats = null;
@@ -128,15 +131,18 @@ function statistics() {
   }
   return stats = { key, step, list };
 }
-const overview = (() => { const N = 400, n = new Float64Array(N), bad = new Uint8Array(N);
-  for (const [t, , s] of measured) { const b = Math.min(N - 1, Math.floor(t / END * N)); n[b]++; if (!isAnswer(s)) bad[b] = 1 } return { N, n, bad, most: Math.max(1, ...n) } })();
+const overview = (() => { const N = 400, parts = [0, 1, 2].map(() => new Float64Array(N));
+  for (const [t, , s] of measured) parts[s === UNKNOWN ? 2 : s === REFUSED ? 1 : 0][Math.min(N - 1, Math.floor(t / END * N))]++;
+  return { N, parts, most: parts[0].reduce((most, n, b) => Math.max(most, n + parts[1][b] + parts[2][b]), 1) } })();
+// When at least one fault was active, without overlaps.
+const disturbed = []; for (const f of D.faults) { const last = disturbed.at(-1); if (last && f.from <= last.to) last.to = Math.max(last.to, f.to); else disturbed.push({ from: f.from, to: f.to }) }
 
 function paint() {
-  width = el("chart").clientWidth; LEFT = width < 640 ? 62 : 104;
+  width = el("chart").clientWidth; LEFT = width < 640 ? 96 : 108;
   paintHead(); const g = prepare(body, height + 4);
   const patterns = new Map(); const fill = s => { const name = STYLES[s]; if (name === "unknown") { if (!patterns.has(s)) patterns.set(s, hatch(g, css("s-unknown"))); return patterns.get(s) } return css("s-" + name) };
   g.save(); g.beginPath(); g.rect(LEFT, 0, width - LEFT, height + 4); g.clip();
-  g.fillStyle = css("band"); for (const f of D.faults) if (f.to >= from && f.from <= to) g.fillRect(px(f.from), 0, Math.max(1, px(f.to) - px(f.from)), height);
+  g.fillStyle = css("band"); for (const f of disturbed) if (f.to >= from && f.from <= to) g.fillRect(px(f.from), 0, Math.max(1, px(f.to) - px(f.from)), height);
   const step = steps(to - from, (width - LEFT) / 110); g.fillStyle = css("line");
   for (let t = Math.ceil(from / step) * step; t <= to; t += step) g.fillRect(Math.round(px(t)), 0, 1, height + 4);
   for (const lane of lanes) ({ faults: paintFaults, leader: paintLeader, member: paintMember, bars: paintBars, latency: paintLatency, rate: paintRate }[lane.kind] || (() => {}))(g, lane, fill);
@@ -149,8 +155,9 @@ function paint() {
 }
 function paintHead() {
   const g = prepare(head, STRIP + AXIS), all = width - LEFT, X = t => LEFT + t / END * all;
-  g.fillStyle = css("band"); for (const f of D.faults) g.fillRect(X(f.from), 0, Math.max(1, X(f.to) - X(f.from)), STRIP);
-  const { N, n, bad, most } = overview; for (let b = 0; b < N; b++) { const h = n[b] / most * (STRIP - 8); g.fillStyle = bad[b] ? css("s-unknown") : css("s-read"); g.fillRect(LEFT + b / N * all, STRIP - h, all / N + .4, h) }
+  g.fillStyle = css("band"); for (const f of disturbed) g.fillRect(X(f.from), 0, Math.max(1, X(f.to) - X(f.from)), STRIP);
+  const { N, parts, most } = overview, tall = STRIP - 8;
+  for (let b = 0; b < N; b++) { let y = STRIP; parts.forEach((n, p) => { const h = n[b] / most * tall; g.fillStyle = css(["s-read", "s-refused", "s-unknown"][p]); g.fillRect(LEFT + b / N * all, y - h, all / N + .4, h); y -= h }) }
   for (const v of violated) if (v.at !== null) { g.fillStyle = css("s-bad"); g.fillRect(X(v.at) - 1, 0, 2, STRIP) }
   g.fillStyle = css("paper"); g.globalAlpha = .62; g.fillRect(LEFT, 0, X(from) - LEFT, STRIP); g.fillRect(X(to), 0, width - X(to), STRIP); g.globalAlpha = 1;
   g.strokeStyle = css("accent"); g.lineWidth = 1.5; g.strokeRect(X(from) + .75, .75, Math.max(2, X(to) - X(from) - 1.5), STRIP - 1.5);

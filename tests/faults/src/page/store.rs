@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::history::{Answer, Operation, Outcome, Request, Violation, held, key_name, seconds};
 use crate::judge::{Judgement, figures};
-use crate::log::Log;
+use crate::log::{Change, Log, told};
 use crate::page::{Bar, Card, Lane, Page, faults, grouped, milliseconds, samples, us};
 use crate::record::Recording;
 
@@ -37,18 +37,23 @@ pub fn page(recording: &Recording, judgement: &Judgement) -> Page {
     let (lanes, sampled) = lanes(recording, judgement);
     let clients = lanes.len();
     let mut summary = format!(
-        "{} operations of {clients} clients on {} members while faults were injected for {:.0} s: {} faults, {} of them \
-         with a verified effect. {} outcomes stayed unknown to their clients; the log shows that {} of these writes \
-         happened and {} did not.",
+        "{} operations of {clients} clients on {} members while faults were injected for {:.0} s: {} of {} faults had a \
+         verified effect. {} operations have an outcome that their client does not know",
         number("operations"),
         about.members,
         about.seconds,
-        number("faults"),
         number("faults_with_effect"),
+        number("faults"),
         number("unknown"),
-        number("unknown_that_happened"),
-        number("unknown_that_did_not"),
     );
+    summary = match judgement.log.changes() {
+        [] => format!("{summary}."),
+        _ => format!(
+            "{summary}; the log shows that {} of these writes happened and {} did not.",
+            number("unknown_that_happened"),
+            number("unknown_that_did_not")
+        ),
+    };
     if sampled > 1 {
         summary = format!("{summary} Of the operations that were answered one in {sampled} is shown.");
     }
@@ -79,7 +84,7 @@ pub fn page(recording: &Recording, judgement: &Judgement) -> Page {
             ("faults with effect", number("faults_with_effect"), ""),
             ("elections", number("elections"), ""),
             ("longest silence", silence, silence_unit),
-            ("back after last fault", back, back_unit),
+            ("healed within", back, back_unit),
         ],
         verdicts: judgement
             .verdicts
@@ -125,6 +130,7 @@ fn lanes(recording: &Recording, judgement: &Judgement) -> (Vec<Lane>, usize) {
         let mut text = format!("{} \u{2192} {}", operation.request, operation.outcome);
         if let (Outcome::Unknown(_), Some(value)) = (&operation.outcome, operation.request.value()) {
             text = match written.get(&value) {
+                None if judgement.log.changes().is_empty() => text,
                 Some(revision) => format!("{text}; the log shows that it happened, at revision {revision}"),
                 None => format!("{text}; the log shows that it did not happen"),
             };
@@ -156,8 +162,16 @@ fn card(recording: &Recording, judgement: &Judgement, mut card: Card, violation:
     card.model.push(("first operation that cannot be explained", operation.to_string()));
     match &operation.outcome {
         Outcome::Done(answer) if log.changes().is_empty() => {
-            card.model.push(("it was told of revision", answer.revision().to_string()));
-            card.model.push(("the model", "the members tell different logs, so there is none".to_owned()));
+            // The members tell different logs, or none: the model is what clients and each watch were told.
+            let state = last_acknowledged(operations, operation);
+            card.model.push(("the model before it", state));
+            let revision = answer.revision();
+            for (member, stream) in recording.streams.iter().enumerate() {
+                let changes: Vec<Change> =
+                    stream.changes().into_iter().filter(|change| change.revision == revision).collect();
+                let said = format!("m{} told of revision {revision}: {}", member + 1, told(&changes));
+                card.model.push(("the model after it", said));
+            }
         }
         Outcome::Done(answer) => {
             let revision = answer.revision();
@@ -181,6 +195,18 @@ fn card(recording: &Recording, judgement: &Judgement, mut card: Card, violation:
     card
 }
 
+/// What the key held as far as clients knew when the operation was asked for.
+fn last_acknowledged(operations: &[Operation], operation: &Operation) -> String {
+    let before = operations.iter().filter(|other| {
+        let changed = matches!(&other.outcome, Outcome::Done(answer) if answer.changed());
+        changed && other.request.key() == operation.request.key() && other.return_ns < operation.call_ns
+    });
+    match before.max_by_key(|other| other.return_ns) {
+        Some(last) => format!("the last that was acknowledged: {last}"),
+        None => format!("nothing was acknowledged of {} before", key_name(operation.request.key())),
+    }
+}
+
 /// Changes of the operation's key around the revision of its answer, with who asked for them.
 fn history(
     log: &Log,
@@ -192,7 +218,7 @@ fn history(
         log.changes().iter().filter(|change| change.key == operation.request.key()).collect();
     let place = changes.partition_point(|change| change.revision < answer.revision());
     let around = &changes[place.saturating_sub(AROUND)..changes.len().min(place + AROUND)];
-    let row = |change: &&crate::log::Change| {
+    let row = |change: &&Change| {
         let by = operations.iter().find(|other| match (&other.outcome, change.value) {
             (_, Some(value)) => other.request.value() == Some(value),
             (Outcome::Done(told), None) => told.changed() && told.revision() == change.revision,
