@@ -51,7 +51,7 @@ fn no_power_cut_takes_back_what_a_member_promised() {
     println!("{figures}");
     if let Some(violation) = violation {
         panic!(
-            "VIOLATION: {violation}\nrepeat: CRASH_SEED=<seed> CRASH_STATES=1 cargo test -p crash --test member"
+            "VIOLATION: {violation}\nrepeat: CRASH_SEED=<seed> CRASH_STATES=1 cargo test -p crash --test member_directory"
         );
     }
     assert!(valid, "a fault had no effect: {figures}");
