@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
     seed: u64,
     #[arg(long, value_enum, default_value_t = Level::P)]
     level: Level,
+    /// Of level P: whose clients, the store's or the API servers'.
+    #[arg(long, value_enum, default_value_t = Workload::Store)]
+    workload: Workload,
     /// Where `figures.jsonl` grows and a failed run is kept.
     #[arg(long, default_value = "target/soak")]
     dir: PathBuf,
@@ -37,6 +40,26 @@ enum Level {
     /// Simulated clusters (tests/simulation); a failing seed prints the command that repeats it.
     #[value(name = "S", alias = "s")]
     S,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Workload {
+    Store,
+    Api,
+    /// Each seed once for the store and once for the API servers.
+    Both,
+}
+
+impl Workload {
+    /// As the harness names them, with how it begins the name of a run's directory.
+    fn each(self) -> &'static [(&'static str, &'static str)] {
+        const EACH: [(&str, &str); 2] = [("store", "seed-"), ("api", "api-seed-")];
+        match self {
+            Workload::Store => &EACH[..1],
+            Workload::Api => &EACH[1..],
+            Workload::Both => &EACH,
+        }
+    }
 }
 
 /// Seconds of faults per run at level P.
@@ -63,24 +86,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         if Instant::now() >= until {
             break;
         }
-        let output = Command::new(&program)
-            .args(["--seed", &seed.to_string(), "--seconds", &RUN_S.to_string(), "--report"])
-            .arg(&arguments.dir)
-            .output()
-            .with_context(|| format!("cannot run {}", program.display()))?;
-        figures.write_all(output.stdout.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default())?;
-        let kept = arguments.dir.join(format!("seed-{seed}"));
-        if !output.status.success() {
-            bail!(
-                "seed {seed} failed after {runs} good runs, see {}\n{}{}",
-                kept.display(),
-                String::from_utf8_lossy(&output.stdout),
-                String::from_utf8_lossy(&output.stderr)
-            );
+        for (workload, prefix) in arguments.workload.each() {
+            let output = Command::new(&program)
+                .args(["--workload", workload, "--seed", &seed.to_string()])
+                .args(["--seconds", &RUN_S.to_string(), "--report"])
+                .arg(&arguments.dir)
+                .output()
+                .with_context(|| format!("cannot run {}", program.display()))?;
+            let line = output.stdout.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+            figures.write_all(line)?;
+            let kept = arguments.dir.join(format!("{prefix}{seed}"));
+            if !output.status.success() {
+                bail!(
+                    "seed {seed} of workload {workload} failed after {runs} good runs, see {}\n{}{}",
+                    kept.display(),
+                    String::from_utf8_lossy(&output.stdout),
+                    String::from_utf8_lossy(&output.stderr)
+                );
+            }
+            fs::remove_dir_all(&kept).with_context(|| format!("cannot remove {}", kept.display()))?;
+            runs += 1;
+            eprintln!("seed {seed}, {workload}: passed");
         }
-        fs::remove_dir_all(&kept).with_context(|| format!("cannot remove {}", kept.display()))?;
-        runs += 1;
-        eprintln!("seed {seed}: passed");
     }
     eprintln!("{runs} runs passed; figures: {}", arguments.dir.join("figures.jsonl").display());
     Ok(())
