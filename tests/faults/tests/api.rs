@@ -5,6 +5,7 @@
 use faults::api::history::{
     Attempt, Change, Facts, Increment, Node, Object, Observed, Outcome, Stream, Toggle, Told,
 };
+use faults::api::informers::{self, Heard, Informed};
 use faults::api::record::Recording;
 use faults::api::truth::Truth;
 use faults::api::{counters, judge, placement, rights, truth};
@@ -353,12 +354,99 @@ fn what_the_store_never_held_is_found() {
     assert!(Truth::agreed(Some(&store), &streams).is_err());
 }
 
+/// Of pods: member 1 did not answer from version 22 to 25, so that what happened meanwhile is a difference.
+fn informed() -> Vec<Informed> {
+    let applied = |object: Object, old| Heard::Applied { object, old, at_ns: SECOND };
+    let (a, b) = (
+        |version, node| pod("a", version, node, 600, None),
+        |version, node| pod("b", version, node, 600, None),
+    );
+    let c = |version, node| pod("c", version, node, 100, Some("ssd"));
+    let one = Some("one");
+    let informed = |member, heard| Informed { member, plural: "pods".to_owned(), heard };
+    vec![
+        informed(
+            0,
+            vec![
+                Heard::Synced { at_ns: SECOND },
+                applied(a(20, None), None),
+                applied(a(21, one), Some(20)),
+                applied(b(22, None), None),
+                applied(c(23, None), None),
+                applied(c(24, Some("two")), Some(23)),
+                Heard::Deleted { object: a(25, one), at_ns: SECOND },
+                applied(b(26, one), Some(22)),
+                applied(b(27, one), Some(26)),
+            ],
+        ),
+        informed(
+            1,
+            vec![
+                applied(a(21, one), None),
+                Heard::Synced { at_ns: SECOND },
+                applied(c(24, Some("two")), None),
+                applied(b(26, one), None),
+                Heard::Deleted { object: a(21, one), at_ns: SECOND },
+                applied(b(27, one), Some(26)),
+            ],
+        ),
+    ]
+}
+
+fn believes(informers: &[Informed]) -> Result<usize, Violation> {
+    let run = correct();
+    let truth = Truth::agreed(None, &run.pods.iter().collect::<Vec<_>>())?;
+    informers::check(&truth, &informers.iter().collect::<Vec<_>>(), 27)
+}
+
+#[test]
+fn every_lie_of_an_informer_is_found() {
+    assert_eq!(believes(&informed()), Ok(15));
+    type Lie = (&'static str, fn(&mut Vec<Heard>, &mut Vec<Heard>));
+    let lies: [Lie; 11] = [
+        ("it goes back", |_, second| {
+            second.push(Heard::Applied {
+                object: pod("b", 26, Some("one"), 600, None),
+                old: Some(27),
+                at_ns: 0,
+            });
+        }),
+        ("it delivers a state twice", |first, _| first.push(first[8].clone())),
+        ("it misses the last state", |first, _| drop(first.pop())),
+        ("it misses an object", |_, second| drop(second.remove(2))),
+        ("it keeps what is gone", |_, second| drop(second.remove(4))),
+        ("it leaves out a state and says that it did not", |first, _| drop(first.remove(7))),
+        ("it deletes what is there", |_, second| {
+            second.push(Heard::Deleted { object: pod("b", 27, Some("one"), 600, None), at_ns: 0 });
+        }),
+        ("it deletes what it never told of", |first, _| {
+            first.push(Heard::Deleted { object: pod("d", 27, None, 600, None), at_ns: 0 });
+        }),
+        ("it delivers what never was", |first, _| {
+            if let Heard::Applied { object, .. } = &mut first[3] {
+                object.digest += 1;
+            }
+        }),
+        ("it is never told that it has all", |first, _| drop(first.remove(0))),
+        ("it brings back what was deleted", |_, second| {
+            second.push(Heard::Applied { object: pod("a", 21, Some("one"), 600, None), old: None, at_ns: 0 });
+        }),
+    ];
+    for (name, lie) in lies {
+        let mut informers = informed();
+        let [first, second] = &mut informers[..] else { unreachable!("there are two") };
+        lie(&mut first.heard, &mut second.heard);
+        assert!(believes(&informers).is_err(), "believed: {name}");
+    }
+}
+
 #[test]
 fn a_run_that_shows_nothing_is_invalid_and_what_is_read_back_is_what_was_written() {
     let run = correct();
     let recording = Recording {
         nodes: run.nodes,
         streams: [run.configmaps, run.pods, run.bindings].concat(),
+        informers: informed(),
         increments: run.increments,
         toggles: run.toggles,
         observed: run.observed,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value as Json, json};
 
 use crate::api::history::{Outcome, Stream, Told};
+use crate::api::informers::{self, Informed};
 use crate::api::record::Recording;
 use crate::api::truth::{self, Truth};
 use crate::api::{counters, placement, rights};
@@ -17,7 +18,7 @@ use crate::judge::{self, Checker, State, Verdict};
 pub const INCREMENTS_MIN: usize = 20;
 const BOUND_MIN: usize = 5;
 
-const CHECKERS: [Checker; 5] = [
+const CHECKERS: [Checker; 6] = [
     (
         "UPD",
         "no guarded update is lost, done twice, or done on what was not read; reads are fresh",
@@ -28,6 +29,11 @@ const CHECKERS: [Checker; 5] = [
         "API-WAT",
         "watches and lists of all API servers tell one history, in order and complete, also over restarts",
         "events",
+    ),
+    (
+        "API-INF",
+        "our informers never go back, tell what was, and end with what the store holds",
+        "deliveries",
     ),
     (
         "RBA",
@@ -75,6 +81,7 @@ pub fn judge(recording: &Recording) -> Judgement {
     }
     found.insert("API-WAT", watched);
     if recording.about.complete {
+        found.insert("API-INF", informed(recording, &truths));
         if let Some(truth) = truths.get("configmaps") {
             found.insert("UPD", counters::check(truth, &recording.increments));
         }
@@ -98,6 +105,18 @@ pub fn judge(recording: &Recording) -> Judgement {
         .filter(|verdict| verdict.violation.is_none());
     let bound = bound.map_or(BOUND_MIN, |verdict| verdict.checked);
     Judgement { invalid: invalid(recording, bound), verdicts }
+}
+
+/// The number of events of informers.
+fn informed(recording: &Recording, truths: &BTreeMap<&str, Truth>) -> Result<usize, Violation> {
+    let mut events = 0;
+    for (plural, truth) in truths {
+        let of_kind: Vec<&Informed> =
+            recording.informers.iter().filter(|informed| informed.plural == *plural).collect();
+        let end = recording.about.ends.iter().find(|(kind, _)| kind == plural).map_or(0, |(_, end)| *end);
+        events += informers::check(truth, &of_kind, end)?;
+    }
+    Ok(events)
 }
 
 fn done(recording: &Recording) -> usize {

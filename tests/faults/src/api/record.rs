@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::api::history::{Attempt, Increment, Node, Observed, Stream, Toggle};
+use crate::api::informers::Informed;
 use crate::lines::{self, Workload};
 use crate::record::{Finding, Injected, Sample};
 
@@ -19,6 +20,7 @@ pub struct Recording {
     /// What the store itself told, one stream a kind.
     pub store: Vec<Stream>,
     pub streams: Vec<Stream>,
+    pub informers: Vec<Informed>,
     pub increments: Vec<Increment>,
     pub toggles: Vec<Toggle>,
     pub observed: Vec<Observed>,
@@ -50,6 +52,7 @@ impl Recording {
         lines::write(dir, "nodes", &self.nodes)?;
         lines::write(dir, "store", &self.store)?;
         lines::write(dir, "streams", &self.streams)?;
+        lines::write(dir, "informers", &self.informers)?;
         lines::write(dir, "increments", &self.increments)?;
         lines::write(dir, "toggles", &self.toggles)?;
         lines::write(dir, "observed", &self.observed)?;
@@ -65,6 +68,7 @@ impl Recording {
             nodes: lines::read(dir, "nodes")?,
             store: lines::read(dir, "store")?,
             streams: lines::read(dir, "streams")?,
+            informers: lines::read(dir, "informers")?,
             increments: lines::read(dir, "increments")?,
             toggles: lines::read(dir, "toggles")?,
             observed: lines::read(dir, "observed")?,

@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api::clients::{self, COUNTERS, Door, NAMESPACE, kind};
 use crate::api::history::{Attempt, Increment, Node, Observed, Stream, Toggle};
+use crate::api::informers::{self, Informed};
 use crate::api::record::{About, Recording};
 use crate::api::{judge, store_log, watchers};
 use crate::disk::Disks;
@@ -192,6 +193,7 @@ struct Tasks {
     samples: JoinSet<Vec<Sample>>,
     attempts: JoinSet<Result<(Vec<Attempt>, Vec<Observed>)>>,
     watchers: Vec<JoinHandle<Stream>>,
+    informers: Vec<JoinHandle<Informed>>,
     /// One per kind.
     store: Vec<JoinHandle<Result<Stream>>>,
     /// Per kind the version until which its watchers go on.
@@ -214,15 +216,20 @@ async fn start_tasks(doors: &[Door], stores: &[String], shared: &Arc<Shared>, se
         samples: JoinSet::new(),
         attempts: JoinSet::new(),
         watchers: Vec::new(),
+        informers: Vec::new(),
         store: Vec::new(),
         ends: KINDS.iter().map(|_| tokio::sync::watch::channel(0).0).collect(),
     };
     for (member, door) in doors.iter().enumerate() {
         let client = door.admin()?;
         for (plural, end) in KINDS.iter().zip(&tasks.ends) {
-            let (api, end, shared) = (kind(&client, plural), end.subscribe(), shared.clone());
+            let with = || (kind(&client, plural), end.subscribe(), shared.clone());
+            let ((api, end, shared), second) = (with(), with());
             let follow = async move { watchers::follow(member, plural, api, end, shared).await };
             tasks.watchers.push(tokio::spawn(follow));
+            let (api, end, shared) = second;
+            let inform = async move { informers::inform(member, plural, api, end, shared).await };
+            tasks.informers.push(tokio::spawn(inform));
         }
     }
     for (plural, end) in KINDS.into_iter().zip(&tasks.ends) {
@@ -368,6 +375,7 @@ async fn end_watches(doors: &[Door], tasks: Tasks, recording: &mut Recording) ->
     let deadline = Instant::now() + ENDS_WITHIN;
     while recording.about.complete && Instant::now() < deadline {
         if tasks.watchers.iter().all(JoinHandle::is_finished)
+            && tasks.informers.iter().all(JoinHandle::is_finished)
             && tasks.store.iter().all(JoinHandle::is_finished)
         {
             break;
@@ -384,12 +392,23 @@ async fn end_watches(doors: &[Door], tasks: Tasks, recording: &mut Recording) ->
         );
         recording.findings.push(finding("LIV", &error));
     }
-    recording.about.complete &= late.is_empty();
+    let behind = tasks.informers.iter().position(|informer| !informer.is_finished());
+    if let (Some(at), true) = (behind, recording.about.complete) {
+        let (member, plural) = (at / KINDS.len(), KINDS[at % KINDS.len()]);
+        let error = anyhow!(
+            "the informer of {plural} through member {member} is behind {ENDS_WITHIN:?} after the last fault"
+        );
+        recording.findings.push(finding("LIV", &error));
+    }
+    recording.about.complete &= late.is_empty() && behind.is_none();
     for end in &tasks.ends {
         end.send_replace(u64::MAX);
     }
     for store in tasks.store {
         recording.store.push(store.await??);
+    }
+    for informer in tasks.informers {
+        recording.informers.push(informer.await?);
     }
     for watcher in tasks.watchers {
         recording.streams.push(watcher.await?);

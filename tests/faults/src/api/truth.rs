@@ -85,6 +85,11 @@ impl Truth {
         self.changes.values()
     }
 
+    /// What happened at exactly this version.
+    pub fn at(&self, version: u64) -> Option<&(Change, Object)> {
+        self.changes.get(&version)
+    }
+
     pub fn last_version(&self) -> u64 {
         self.changes.keys().next_back().copied().unwrap_or(0)
     }
