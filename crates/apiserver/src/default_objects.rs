@@ -1,10 +1,12 @@
 //! The objects that a cluster has from its first second: namespaces, default roles and bindings.
 //!
 //! They are made through the same protocol that everybody uses, as `system:apiserver`. Invariants: members may do this
-//! at the same time; what an administrator added to a default object stays, what he removed comes back unless the
+//! at the same time; a store without a quorum is waited for, because a member that ended then would be missing from the
+//! quorum itself; what an administrator added to a default object stays, what he removed comes back unless the
 //! autoupdate annotation says otherwise. Source: rbac/reconciliation. Not here: what the defaults are (`authz/policy.rs`).
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use apimachinery::Value;
 use apimachinery::status::Status;
@@ -13,8 +15,9 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::authz::policy::{self, AUTOUPDATE, PolicyObject};
 use crate::authz::rules::{Rule, uncovered};
@@ -36,17 +39,63 @@ enum CallError {
     Broken { method: Method, path: String, why: String },
 }
 
-/// Creates what is missing and completes what is there.
+/// Between tries while the store does not answer.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Why the objects are not all there.
+#[derive(Debug, thiserror::Error)]
+enum EnsureError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("service kubernetes: {0}")]
+    Service(Status),
+}
+
+impl EnsureError {
+    /// The store has no quorum, is overloaded, or others do the same just now: what is missing can be made later.
+    fn is_transient(&self) -> bool {
+        let code = match self {
+            EnsureError::Call(CallError::Refused { status, .. }) => status.code,
+            EnsureError::Call(CallError::Broken { .. }) => return false,
+            EnsureError::Service(status) => status.code,
+        };
+        matches!(code, 409 | 429 | 500..)
+    }
+}
+
+/// Creates what is missing and completes what is there; as long as the store does not answer, again and again.
 pub(crate) async fn ensure(server: &ApiServer) -> Result<(), StartError> {
-    let failed = |error: CallError| StartError::Bootstrap(error.to_string());
+    until_done(|| ensure_once(server), server.shutdown()).await
+}
+
+async fn until_done(
+    mut once: impl AsyncFnMut() -> Result<(), EnsureError>,
+    shutdown: &CancellationToken,
+) -> Result<(), StartError> {
+    loop {
+        let error = tokio::select! {
+            () = shutdown.cancelled() => return Err(StartError::Stopped),
+            done = once() => match done {
+                Ok(()) => return Ok(()),
+                Err(error) if !error.is_transient() => return Err(StartError::Bootstrap(error.to_string())),
+                Err(error) => error,
+            },
+        };
+        warn!(%error, "cannot create the bootstrap objects yet");
+        tokio::select! {
+            () = shutdown.cancelled() => return Err(StartError::Stopped),
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+async fn ensure_once(server: &ApiServer) -> Result<(), EnsureError> {
     let namespaces = NAMESPACES.iter().map(|name| ensure_namespace(server, name));
-    run(namespaces).await.map_err(failed)?;
-    let existing = existing_policy(server).await.map_err(failed)?;
-    run(policy::objects().into_iter().map(|wanted| reconcile(server, wanted, &existing)))
-        .await
-        .map_err(failed)?;
-    ensure_authentication(server).await.map_err(failed)?;
-    bootstrap::kubernetes_service(server).await.map_err(|status| StartError::Bootstrap(status.to_string()))
+    run(namespaces).await?;
+    let existing = existing_policy(server).await?;
+    run(policy::objects().into_iter().map(|wanted| reconcile(server, wanted, &existing))).await?;
+    ensure_authentication(server).await?;
+    bootstrap::kubernetes_service(server).await.map_err(EnsureError::Service)
 }
 
 async fn run(
@@ -218,6 +267,31 @@ mod tests {
             "metadata": {"name": "x", "labels": {}, "annotations": {AUTOUPDATE: autoupdate}},
             "rules": [{"verbs": verbs, "apiGroups": [""], "resources": ["pods"]}],
         })
+    }
+
+    fn answer(code: u16) -> EnsureError {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code});
+        let status = Box::new(Status::from_value(&status).unwrap());
+        EnsureError::Call(CallError::Refused { method: Method::GET, path: "/x".to_owned(), status })
+    }
+
+    /// Found by faults of the network (`faults --workload api --seed 101 --seconds 40`): a member that was started while
+    /// the store had no quorum ended, and the store within it.
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_does_not_answer_is_waited_for_and_other_refusals_end_the_start() {
+        let shutdown = CancellationToken::new();
+        let mut answers =
+            vec![Ok(()), Err(answer(409)), Err(answer(503)), Err(answer(504)), Err(answer(500))];
+        until_done(async || answers.pop().unwrap(), &shutdown).await.unwrap();
+        assert!(answers.is_empty());
+        let refused = until_done(async || Err(answer(403)), &shutdown).await;
+        assert!(matches!(refused, Err(StartError::Bootstrap(_))), "{refused:?}");
+        let stop = async {
+            tokio::time::sleep(20 * PAUSE).await;
+            shutdown.cancel();
+        };
+        let (stopped, ()) = tokio::join!(until_done(async || Err(answer(504)), &shutdown), stop);
+        assert!(matches!(stopped, Err(StartError::Stopped)), "{stopped:?}");
     }
 
     #[test]
