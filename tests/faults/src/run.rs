@@ -219,7 +219,7 @@ async fn run_on(
             Err(_) => {
                 recording.streams.push(Stream::default());
                 recording.about.complete = false;
-                let error = anyhow::anyhow!("the watch through member {member} stands still");
+                let error = anyhow::anyhow!("the watch through m{} stands still", member + 1);
                 recording.findings.push(finding("WAT", &error));
             }
         }
@@ -290,7 +290,7 @@ pub(crate) async fn come_to_rest(injector: &mut Injector<'_>) -> Result<Duration
         let mut silent = Vec::new();
         for (member, url) in injector.cluster.client_urls.iter().enumerate() {
             if !cluster::answers(url, ANSWER_WITHIN).await {
-                silent.push(member);
+                silent.push(format!("m{}", member + 1));
             }
         }
         if silent.is_empty() {
@@ -298,7 +298,8 @@ pub(crate) async fn come_to_rest(injector: &mut Injector<'_>) -> Result<Duration
         }
         if left.is_zero() {
             let logs = injector.cluster.log_ends();
-            bail!("members {silent:?} do not answer {HEALED_WITHIN:?} after the last fault; logs:\n{logs}");
+            let silent = silent.join(", ");
+            bail!("{silent} did not answer within {HEALED_WITHIN:?} after the last fault; logs:\n{logs}");
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

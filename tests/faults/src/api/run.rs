@@ -177,7 +177,7 @@ async fn serves(injector: &mut Injector<'_>, doors: &[Door], within: Duration) -
         loop {
             let Err(error) = secrets.get_opt("none").await else { break };
             if Instant::now() > deadline {
-                bail!("the API server of member {member} does not answer within {within:?}: {error}");
+                bail!("the API server of m{} does not answer within {within:?}: {error}", member + 1);
             }
             injector.supervise().await?;
             tokio::time::sleep(POLL).await;
@@ -349,7 +349,7 @@ async fn place_a_pod(doors: &[Door]) -> Result<()> {
             }
             if Instant::now() > deadline {
                 let said = seen.map_or_else(|error| error.to_string(), |pod| pod["status"].to_string());
-                bail!("a pod created through member {member} has no node after {SERVES_WITHIN:?}: {said}");
+                bail!("a pod created through m{} has no node after {SERVES_WITHIN:?}: {said}", member + 1);
             }
             tokio::time::sleep(POLL).await;
         }
@@ -385,9 +385,9 @@ async fn end_watches(doors: &[Door], tasks: Tasks, recording: &mut Recording) ->
     let late: Vec<usize> =
         (0..tasks.watchers.len()).filter(|at| !tasks.watchers[*at].is_finished()).collect();
     if let (Some(at), true) = (late.first(), recording.about.complete) {
-        let (member, plural) = (at / KINDS.len(), KINDS[at % KINDS.len()]);
+        let (member, plural) = (at / KINDS.len() + 1, KINDS[at % KINDS.len()]);
         let error = anyhow!(
-            "{} watches stand still {ENDS_WITHIN:?} after the last fault, the first is of {plural} through member {member}",
+            "{} watches stand still {ENDS_WITHIN:?} after the last fault, the first is of {plural} through m{member}",
             late.len()
         );
         recording.findings.push(finding("LIV", &error));

@@ -26,7 +26,8 @@ impl Injector<'_> {
         while let Some(member) = self.unsound.first() {
             ensure!(
                 Instant::now() < deadline,
-                "member {member} could not be replaced within {within:?} although all faults were over"
+                "m{} could not be replaced within {within:?} although all faults were over",
+                member + 1
             );
             self.supervise().await?;
             tokio::time::sleep(POLL).await;

@@ -67,7 +67,8 @@ impl Injector<'_> {
                     self.findings.push(Finding {
                         checker: "LIV".to_owned(),
                         sentence: format!(
-                            "member {member} ended by itself ({status}) at {:.3} s; its log ends with: {}",
+                            "m{} ended by itself ({status}) at {:.3} s; its log ends with:\n{}",
+                            member + 1,
                             self.shared.started.elapsed().as_secs_f64(),
                             last_lines(self.cluster.log(member), 3)
                         ),
@@ -160,7 +161,7 @@ fn excused(was_full: Option<Instant>, joins: bool, now: Instant, log_end: &str) 
 fn last_lines(log: &Path, count: usize) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(count)..].join(" | ")
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ const overview = (() => { const N = 400, parts = [0, 1, 2].map(() => new Float64
 const disturbed = []; for (const f of D.faults) { const last = disturbed.at(-1); if (last && f.from <= last.to) last.to = Math.max(last.to, f.to); else disturbed.push({ from: f.from, to: f.to }) }
 
 function paint() {
-  width = el("chart").clientWidth; LEFT = width < 640 ? 96 : 108;
+  width = el("chart").clientWidth; LEFT = width < 640 ? 96 : 132;
   paintHead(); const g = prepare(body, height + 4);
   const patterns = new Map(); const fill = s => { const name = STYLES[s]; if (name === "unknown") { if (!patterns.has(s)) patterns.set(s, hatch(g, css("s-unknown"))); return patterns.get(s) } return css("s-" + name) };
   g.save(); g.beginPath(); g.rect(LEFT, 0, width - LEFT, height + 4); g.clip();
