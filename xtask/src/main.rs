@@ -2,6 +2,7 @@
 //!
 //! A chore takes every path as an argument, or says which it takes without, and writes only there. Nothing here is part of the product.
 
+mod figures;
 mod schema;
 mod simulation;
 mod soak;
@@ -17,6 +18,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Writes the tables of figures in the READMEs from what runs left.
+    Figures(figures::Arguments),
     /// Writes the table of built-in types from the published definitions, protobuf sources and Go's presence facts.
     Schema(schema::Arguments),
     /// Runs fault tests for hours, until the first violation.
@@ -27,6 +30,7 @@ enum Chore {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
+        Chore::Figures(arguments) => figures::run(&arguments),
         Chore::Schema(arguments) => schema::run(&arguments),
         Chore::Soak(arguments) => soak::run(&arguments),
         Chore::Zoo => simulation::zoo(),

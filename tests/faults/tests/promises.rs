@@ -127,18 +127,18 @@ type Lie = fn(&mut History);
 #[test]
 fn each_lie_is_found_by_the_checker_that_is_there_for_it() {
     let lies: [(&str, &str, &str, Lie); 16] = [
-        ("previous value", "WAT", "says what was there before", |history| {
+        ("previous value", "WAT", "says that before it the key was absent", |history| {
             history.stream.events[1].previous = None;
         }),
-        ("version", "WAT", "the log then holds", |history| history.stream.events[1].version += 1),
-        ("creation", "WAT", "the log then holds", |history| history.stream.events[1].create_revision += 1),
+        ("version", "WAT", "but the log has", |history| history.stream.events[1].version += 1),
+        ("creation", "WAT", "but the log has", |history| history.stream.events[1].create_revision += 1),
         ("a step in two responses", "WAT", "tore revision", |history| {
             history.stream.events[11].response += 1;
         }),
         ("progress ahead of events", "WAT", "was delivered, then came", |history| {
             history.stream.progress[0].revision = 4;
         }),
-        ("an old value at a new revision", "SER", "the state at revision", |history| {
+        ("an old value at a new revision", "SER", "the key is", |history| {
             history.reads[3].entry = history.reads[0].entry;
         }),
         ("a revision that never was", "SER", "no member told of", |history| history.reads[3].revision = 40),
@@ -195,7 +195,7 @@ fn a_lost_increment_under_the_lock_is_found() {
     let mut changes = correct().log.changes().to_vec();
     changes[8].value = Some(1);
     let found = locks::check(&Log::new(changes).unwrap(), &[]);
-    assert!(found.unwrap_err().sentence.contains("went from 1 to Some(1)"));
+    assert!(found.unwrap_err().sentence.contains("was 1 and did not go up by one"));
 }
 
 /// A deletion that nobody had asked for yet cannot be excused by one that was asked for later with an unknown outcome.
