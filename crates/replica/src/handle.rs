@@ -178,6 +178,13 @@ impl Handle {
         self.inner.members()
     }
 
+    /// The sets of voters of which each decides by majority, by the newest membership in this member's log: two while
+    /// one follows on the other, otherwise one.
+    pub fn voters(&self) -> Vec<BTreeSet<u64>> {
+        let metrics = self.inner.raft.metrics();
+        metrics.borrow_watched().membership_config.membership().get_joint_config().clone()
+    }
+
     /// The new member and the list with it.
     pub async fn add_member(
         &self,

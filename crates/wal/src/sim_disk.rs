@@ -144,6 +144,13 @@ impl SimDisk {
         self
     }
 
+    /// Begins a trace anew.
+    pub fn trace_from_here(&self) {
+        let mut world = self.world.lock();
+        world.untraced = false;
+        world.trace.clear();
+    }
+
     /// `Faults::operations_before_power_cut` has come true.
     pub fn is_off(&self) -> bool {
         self.world.lock().faults.operations_before_power_cut == Some(0)

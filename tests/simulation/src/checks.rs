@@ -244,6 +244,11 @@ pub(crate) struct Look {
 }
 
 impl Invariants {
+    /// The member begins anew, with an empty disk.
+    pub(crate) fn forget(&mut self, member: usize) {
+        self.terms.remove(&member);
+    }
+
     pub(crate) fn look(&mut self, look: &Look) -> Result<(), String> {
         self.looks += 1;
         let member = look.member;

@@ -5,21 +5,25 @@
 //! Always holds: the same seed gives the same run, byte for byte. Not here: real processes (`faults`), single layers
 //! (`crash`, the suites of `wal`).
 
+mod caretaker;
 mod chance;
 mod checks;
 mod links;
 mod member;
 mod network;
 mod observers;
+mod operator;
 mod plan;
 mod raft_checks;
+mod roster;
 mod run;
 mod shrink;
 mod trace;
 mod workload;
 
 pub use member::Settings;
-pub use plan::{Fault, Kind, Plan, Target};
+pub use operator::Changes;
+pub use plan::{Area, Fault, Kind, Plan, Target};
 pub use run::{Failure, Keep, Report, run, run_after};
 pub use shrink::{Shrunk, shrink};
 pub use workload::Load;

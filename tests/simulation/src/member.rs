@@ -3,23 +3,23 @@
 //! Always holds: a life gets the disk as the end of the last one left it, after a kill with the page cache, after a power
 //! cut with what the seed lets survive of the un-synced changes. Not here: when lives end (run.rs).
 
+mod rot;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use replica::{Surroundings, Threads};
-use store::{Config, Url};
+use store::{ClusterState, Config, Url};
 use tokio_util::sync::CancellationToken;
 use wal::sim_disk::SimDisk;
-use wal::sim_disk::crash::Random;
+use wal::sim_disk::crash::{Platter, Random};
 
 use crate::network::{Accepted, SimNetwork};
 
 pub(crate) const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
-/// What is written to the log at once is less, under this load.
-const LAST_BATCH_SIZE_BYTES_MAX: usize = 6_000;
 
 /// What members are configured with; the same on all of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,15 +49,33 @@ struct Inner {
     /// Why the last life ended by itself.
     ended: Option<String>,
     lives: u64,
+    member_id: Option<u64>,
+    /// The machines whose members it joins; `None`: it is one of the first.
+    others: Option<Vec<usize>>,
+    /// What was on the disk when it began to keep what it is asked.
+    remembered: Option<Platter>,
 }
 
 pub(crate) fn host(number: usize) -> String {
     format!("m{number}")
 }
 
+pub(crate) fn peer_url(number: usize) -> String {
+    format!("http://{}:{PEER_PORT}", host(number))
+}
+
 impl Machine {
+    /// A machine beyond the first members is nobody's until it joins.
     pub(crate) fn new(number: usize, settings: Settings) -> Arc<Machine> {
-        let inner = Inner { disk: SimDisk::new().untraced(), handle: None, ended: None, lives: 0 };
+        let inner = Inner {
+            disk: SimDisk::new().untraced(),
+            handle: None,
+            ended: None,
+            lives: 0,
+            member_id: None,
+            others: None,
+            remembered: None,
+        };
         Arc::new(Machine {
             number,
             settings,
@@ -114,29 +132,22 @@ impl Machine {
         moment.pending.len()
     }
 
-    /// To be called with the end of a life, after `killed`. Something that another sync has followed: what was written
-    /// last cannot be told from a write that was torn. Answers the file and the place.
-    pub(crate) fn flip_bit(&self, random: &mut Random) -> Option<(std::path::PathBuf, usize)> {
+    /// The next life is the first of a new member, which asks the members on these machines who it is.
+    pub(crate) fn join(&self, others: Vec<usize>) {
+        self.inner.lock().others = Some(others);
+    }
+
+    /// To be called with the end of a life: the disk is a new one. What the member asks the others then, it must be told
+    /// whom to ask: those of the first list may be gone.
+    pub(crate) fn emptied(&self, others: Vec<usize>) {
         let mut inner = self.inner.lock();
-        let mut platter = inner.disk.cache();
-        let segment = |path: &std::path::PathBuf| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wal-"))
-        };
-        let segments: Vec<_> = platter.names.iter().filter(|(path, _)| segment(path)).collect();
-        let newest = segments.len().checked_sub(1)?;
-        let chosen = usize::try_from(random.below(segments.len() as u64)).unwrap_or(0);
-        let (path, file) = (segments[chosen].0.clone(), *segments[chosen].1);
-        let contents = platter.files.get_mut(file)?;
-        let bytes = contents.to_vec();
-        let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
-        if chosen == newest && used < LAST_BATCH_SIZE_BYTES_MAX {
-            return None;
-        }
-        let before = if chosen == newest { used - LAST_BATCH_SIZE_BYTES_MAX } else { used };
-        let at = usize::try_from(random.below(before.max(1) as u64)).unwrap_or(0);
-        contents.write(&[bytes[at] ^ (1 << random.below(8))], at);
-        inner.disk = SimDisk::with(platter).untraced();
-        Some((path, at))
+        inner.disk = SimDisk::new().untraced();
+        inner.others = Some(others);
+    }
+
+    /// Of its newest life.
+    pub(crate) fn member_id(&self) -> Option<u64> {
+        self.inner.lock().member_id
     }
 
     fn config(&self) -> Config {
@@ -150,9 +161,20 @@ impl Machine {
         config.advertise_client_urls = url(&name, CLIENT_PORT);
         config.listen_peer_urls = url("0.0.0.0", PEER_PORT);
         config.initial_advertise_peer_urls = url(&name, PEER_PORT);
-        config.initial_cluster = (0..settings.members)
-            .map(|number| (host(number), url(&host(number), PEER_PORT).remove(0)))
-            .collect();
+        let others = self.inner.lock().others.clone();
+        if let Some(others) = &others {
+            config.initial_cluster_state = ClusterState::Existing;
+            config.initial_cluster = others
+                .iter()
+                .filter(|other| **other != self.number)
+                .chain([&self.number])
+                .map(|number| (host(*number), url(&host(*number), PEER_PORT).remove(0)))
+                .collect();
+        } else {
+            config.initial_cluster = (0..settings.members)
+                .map(|number| (host(number), url(&host(number), PEER_PORT).remove(0)))
+                .collect();
+        }
         config.election_timeout_ms = settings.election_timeout_ms;
         config.heartbeat_interval_ms = settings.heartbeat_interval_ms;
         config.snapshot_count = settings.snapshot_count;
@@ -166,6 +188,9 @@ impl Machine {
 
 /// The software of a machine: one life of a member.
 pub(crate) async fn live(machine: Arc<Machine>) -> turmoil::Result {
+    if machine.number >= machine.settings.members && machine.inner.lock().others.is_none() {
+        return Ok(());
+    }
     let reason = life(&machine).await;
     let mut inner = machine.inner.lock();
     inner.handle = None;
@@ -190,7 +215,11 @@ async fn life(machine: &Arc<Machine>) -> String {
         Ok(store) => store,
         Err(error) => return format!("not started: {error}"),
     };
-    machine.inner.lock().handle = Some(store.handle());
+    {
+        let mut inner = machine.inner.lock();
+        inner.member_id = Some(store.handle().identity().member_id);
+        inner.handle = Some(store.handle());
+    }
     let listener = match turmoil::net::TcpListener::bind(("0.0.0.0", CLIENT_PORT)).await {
         Ok(listener) => listener,
         Err(error) => return format!("not listening: {error}"),

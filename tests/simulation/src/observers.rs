@@ -50,7 +50,7 @@ pub(crate) async fn observer(seed: u64, members: usize, shared: Arc<Shared>) {
     let _running = shared.begin();
     let mut random = Random(seed);
     while !shared.stopping() {
-        let member = usize::try_from(random.below(members as u64)).unwrap_or(0);
+        let member = shared.roster.any(usize::try_from(random.below(members as u64)).unwrap_or(0));
         let observed = observe(member, &mut random, &shared).await;
         if let Some(observed) = observed {
             shared.trace.line(&format!(
@@ -149,7 +149,13 @@ pub(crate) async fn batcher(number: usize, member: usize, seed: u64, shared: Arc
     let mut kv = KvClient::new(channel(&host(member), CLIENT_PORT));
     let timeout = Duration::from_millis(shared.load.timeout_ms);
     let count = [2, 4, 32][random.below(3) as usize];
+    let (first, mut member) = (member, member);
     while !shared.stopping() {
+        let at = shared.roster.stay(member, first);
+        if at != member {
+            member = at;
+            kv = KvClient::new(channel(&host(member), CLIENT_PORT));
+        }
         let asked = match random.below(3) {
             0 => read(count),
             _ => write(&mut random, count, &shared),

@@ -9,6 +9,7 @@ use std::fmt;
 use wal::sim_disk::crash::Random;
 
 use crate::member::Settings;
+use crate::operator::Changes;
 use crate::workload::Load;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,15 @@ pub struct Plan {
     /// How long faults come.
     pub length_ms: u64,
     pub faults: Vec<Fault>,
+    /// `None`: the list of members stays.
+    pub changes: Option<Changes>,
+}
+
+/// Where on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Area {
+    Log,
+    State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +77,12 @@ pub enum Kind {
     SyncError(Target),
     /// The process ends, and a bit of the older part of its log is another. Only of a minority at a time.
     FlipBit(Target),
+    /// The process ends, and a bit of its state file is another. Of a minority too, as all that disks do below.
+    RotState(Target),
+    /// At the end of the fault the power fails, and one of the writes during it is not there, though it was synced.
+    LoseWrite(Target, Area),
+    /// The same, and what was written is elsewhere in the file.
+    StrayWrite(Target, Area),
     /// The clients do not reach the target.
     Unreachable(Target),
 }
@@ -126,8 +142,21 @@ impl Plan {
             flips: strength().saturating_sub(1),
             relays: strength().saturating_sub(1),
         };
-        let faults = faults(&mut random, &mix, members, length_ms);
-        Plan { seed, settings, load, latency_ms_max, length_ms, faults }
+        let mut faults = faults(&mut random, &mix, members, length_ms);
+        let changes = changes(seed, members);
+        rot(seed, members, length_ms, &mut faults);
+        Plan { seed, settings, load, latency_ms_max, length_ms, faults, changes }
+    }
+
+    /// Members may then find their own state damaged, and say so.
+    pub(crate) fn damages_states(&self) -> bool {
+        let damages = |kind| {
+            matches!(
+                kind,
+                Kind::RotState(_) | Kind::LoseWrite(_, Area::State) | Kind::StrayWrite(_, Area::State)
+            )
+        };
+        self.faults.iter().any(|fault| damages(fault.kind))
     }
 
     /// The same run with the faults at these positions only.
@@ -135,6 +164,50 @@ impl Plan {
         let faults = kept.iter().filter_map(|position| self.faults.get(*position).copied()).collect();
         Plan { faults, ..self.clone() }
     }
+}
+
+/// What seeds up to here mean is kept, because some are known to find something: from here on some have more.
+const OLDER_SEEDS: u64 = 100;
+/// Each kind of surroundings has its own stream of randomness, so that none moves what the others draw.
+const CHANGES: u64 = 0x006d_656d_6265_7273;
+const ROT: u64 = 0x726f_7400;
+
+/// Every second of the newer seeds has somebody who changes the list of members.
+fn changes(seed: u64, members: usize) -> Option<Changes> {
+    if seed <= OLDER_SEEDS || !seed.is_multiple_of(2) {
+        return None;
+    }
+    let mut random = Random(seed ^ CHANGES);
+    Some(Changes {
+        seed: random.number(),
+        pause_ms_max: [200, 600, 1_500][random.below(3) as usize],
+        voters_min: if members == 1 { 1 + 2 * random.below(2) as usize } else { members - 1 },
+        voters_max: members + 1 + usize::from(members == 1),
+        spares: 2 + random.below(4) as usize,
+    })
+}
+
+/// About every second of the newer seeds has disks that do not keep what they were given.
+fn rot(seed: u64, members: usize, length_ms: u64, faults: &mut Vec<Fault>) {
+    let mut random = Random(seed ^ ROT);
+    if seed <= OLDER_SEEDS || members < 3 || random.below(2) == 0 {
+        return;
+    }
+    for _ in 0..1 + random.below(4) {
+        let target = match random.below(4) {
+            0 => Target::Leader,
+            _ => Target::One(random.below(members as u64) as usize),
+        };
+        let area = [Area::Log, Area::State][random.below(2) as usize];
+        let kind = match random.below(3) {
+            0 => Kind::RotState(target),
+            1 => Kind::LoseWrite(target, area),
+            _ => Kind::StrayWrite(target, area),
+        };
+        let at_ms = 500 + random.below(length_ms.saturating_sub(2_500));
+        faults.push(Fault { at_ms, lasts_ms: 200 + random.below(1_500), kind });
+    }
+    faults.sort_by_key(|fault| fault.at_ms);
 }
 
 /// One member is cut off, then another is struck, then a third is cut off while the first comes back: who was behind

@@ -5,18 +5,23 @@
 //! Always holds: members that do not run, or whose disk was damaged, may have anything. Not here: the state that entries
 //! make (checks.rs).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use replica::{LogView, Status};
 
 /// Entries of each log that are compared.
 pub(crate) const NEWEST_MAX: usize = 64;
 
+/// Sets of member ids; each decides by majority.
+pub(crate) type Voters = Vec<BTreeSet<u64>>;
+
 pub(crate) struct Seen {
     pub member: usize,
     pub life: u64,
     pub status: Status,
     pub log: LogView,
+    /// As the newest membership in its log has them.
+    pub voters: Voters,
     pub is_damaged: bool,
 }
 
@@ -26,13 +31,17 @@ pub(crate) struct Logs {
     committed: BTreeMap<u64, (u64, usize)>,
     /// Of each term the highest index that was committed in it.
     highest: BTreeMap<u64, u64>,
+    /// Of each leader and term: its voters at the last look.
+    voters: BTreeMap<(usize, u64), Voters>,
+    /// Of each leader and term: what it had committed, and who decided when that was seen first.
+    deciders: BTreeMap<(usize, u64), (u64, Vec<Voters>)>,
     /// Of each member and life, its vote and what it knew to be committed.
     before: BTreeMap<(usize, u64), (u64, u64)>,
 }
 
 impl Logs {
-    /// `seen`: those of `members` that run.
-    pub(crate) fn look(&mut self, members: usize, seen: &[Seen]) -> Result<(), String> {
+    /// `seen`: the members that run.
+    pub(crate) fn look(&mut self, seen: &[Seen]) -> Result<(), String> {
         for one in seen {
             in_order(one)?;
             self.nothing_goes_back(one)?;
@@ -43,9 +52,44 @@ impl Logs {
         }
         for leader in seen.iter().filter(|one| one.status.is_leader) {
             self.leader_is_complete(leader)?;
-            is_on_a_majority(leader, members, seen)?;
+            self.is_on_a_majority(leader, seen)?;
         }
         Ok(())
+    }
+
+    /// What a leader has committed in its own term is on the disks of a majority of the voters who decided: those that
+    /// were in force when that was seen first, or at the look before.
+    fn is_on_a_majority(&mut self, leader: &Seen, seen: &[Seen]) -> Result<(), String> {
+        let key = (leader.member, leader.status.term);
+        let before = self.voters.insert(key, leader.voters.clone());
+        let Some((term, index)) = leader.log.committed else { return Ok(()) };
+        if term != leader.status.term || leader.voters.is_empty() {
+            return Ok(());
+        }
+        let now = || {
+            let earlier = before.into_iter().filter(|voters| !voters.is_empty() && *voters != leader.voters);
+            earlier.chain([leader.voters.clone()]).collect()
+        };
+        let deciders = match self.deciders.remove(&key) {
+            Some((known, deciders)) if known == index => deciders,
+            Some(_) | None => now(),
+        };
+        let without: Vec<&Seen> = seen.iter().filter(|one| lacks(one, term, index)).collect();
+        let decides = |voters: &BTreeSet<u64>| {
+            let lacking =
+                without.iter().filter(|one| voters.contains(&one.status.identity.member_id)).count();
+            (voters.len() - lacking) * 2 > voters.len()
+        };
+        let is_there = deciders.iter().any(|sets| sets.iter().all(decides));
+        self.deciders.insert(key, (index, deciders));
+        if is_there {
+            return Ok(());
+        }
+        let without: Vec<usize> = without.iter().map(|one| one.member).collect();
+        Err(format!(
+            "member {} has committed index {index} in its term {term}, but members {without:?} do not have it on disk",
+            leader.member
+        ))
     }
 
     fn nothing_goes_back(&mut self, one: &Seen) -> Result<(), String> {
@@ -129,24 +173,10 @@ fn logs_match(one: &Seen, other: &Seen) -> Result<(), String> {
     Ok(())
 }
 
-/// What a leader has committed in its own term is on the disks of a majority.
-fn is_on_a_majority(leader: &Seen, members: usize, seen: &[Seen]) -> Result<(), String> {
-    let Some((term, index)) = leader.log.committed else { return Ok(()) };
-    if term != leader.status.term {
-        return Ok(());
-    }
-    let lacks = |one: &&Seen| {
-        let first = one.log.newest.first().map_or(u64::MAX, |(_, first)| *first);
-        let is_there = one.log.newest.contains(&(term, index)) && index < one.log.flushed_next;
-        let is_below = index < first && one.log.last.is_some_and(|last| last >= (term, index));
-        !one.is_damaged && one.status.applied_index < index && !is_there && !is_below
-    };
-    let without: Vec<usize> = seen.iter().filter(lacks).map(|one| one.member).collect();
-    if (members - without.len()) * 2 <= members {
-        return Err(format!(
-            "member {} has committed index {index} in its term {term}, but members {without:?} do not have it on disk",
-            leader.member
-        ));
-    }
-    Ok(())
+/// Members that were damaged may lack anything.
+fn lacks(one: &Seen, term: u64, index: u64) -> bool {
+    let first = one.log.newest.first().map_or(u64::MAX, |(_, first)| *first);
+    let is_there = one.log.newest.contains(&(term, index)) && index < one.log.flushed_next;
+    let is_below = index < first && one.log.last.is_some_and(|last| last >= (term, index));
+    !one.is_damaged && one.status.applied_index < index && !is_there && !is_below
 }

@@ -4,6 +4,8 @@
 //! Always holds: a run takes a thread of its own (`chance`), reads no clock but the virtual one, and is the same each
 //! time. Not here: what a seed means (plan.rs), what is right (checks.rs).
 
+mod machines;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +15,16 @@ use turmoil::Sim;
 use wal::sim_disk::Faults;
 use wal::sim_disk::crash::Random;
 
+use crate::caretaker;
 use crate::chance;
 use crate::checks::{self, Checked, Invariants, Look};
 use crate::links::{self, CLIENTS, Links};
 use crate::member::{self, Machine, host};
 use crate::observers;
+use crate::operator;
 use crate::plan::{Fault, Kind, Plan, Target};
-use crate::raft_checks::{self, Logs, Seen};
+use crate::raft_checks::{self, Logs, Seen, Voters};
+use crate::roster::Roster;
 use crate::trace::Trace;
 use crate::workload::{self, Load, Shared};
 
@@ -55,6 +60,14 @@ pub struct Report {
     pub changes_lost_to_power: usize,
     pub snapshots_received: u64,
     pub bits_flipped: u64,
+    pub states_damaged: u64,
+    pub writes_lost: u64,
+    pub member_changes: u64,
+    pub machines_lost: u64,
+    pub disks_emptied: u64,
+    /// Removed members that ended by themselves.
+    pub removed_ended: u64,
+    pub alarms: u64,
     pub observed: usize,
     pub batches: usize,
     pub looks: u64,
@@ -146,6 +159,14 @@ struct Run {
     connects: BTreeMap<usize, u64>,
     /// Members whose log was damaged, until they have everything again.
     damaged: BTreeSet<usize>,
+    /// Members whose state file was damaged, until they have a new disk.
+    rotten: BTreeSet<usize>,
+    /// Machines that are not used yet, or not any more.
+    absent: BTreeSet<usize>,
+    /// Of each machine, what its member last took for the voters.
+    voters: BTreeMap<usize, Voters>,
+    /// Of each machine, the starts in a row that failed.
+    failures: BTreeMap<usize, usize>,
     /// Members that are down, and when they start again.
     down: Vec<(usize, u64)>,
     report: Report,
@@ -169,19 +190,30 @@ impl Run {
             .tcp_capacity(4_096)
             .enable_random_order()
             .build();
-        let machines: Vec<_> =
-            (0..plan.settings.members).map(|number| Machine::new(number, plan.settings.clone())).collect();
+        let spares = plan.changes.map_or(0, |changes| changes.spares);
+        let count = plan.settings.members + spares;
+        let machines: Vec<_> = (0..count).map(|number| Machine::new(number, plan.settings.clone())).collect();
         for machine in &machines {
             let machine = machine.clone();
             sim.host(host(machine.number), move || member::live(machine.clone()));
         }
-        let shared = Shared::new(plan.load.clone(), trace.clone());
+        let roster = Roster::new(plan.settings.members, plan.changes.is_some());
+        let shared = Shared::new(plan.load.clone(), trace.clone(), roster);
         let (load, seed, members) = (shared.clone(), plan.seed, plan.settings.members);
+        let changes = plan.changes;
+        let damages_states = plan.damages_states();
         sim.client(CLIENTS, async move {
+            if let Some(changes) = changes {
+                tokio::spawn(operator::operator(changes, members, load.clone()));
+            }
+            if damages_states {
+                tokio::spawn(caretaker::caretaker(load.clone()));
+            }
             spawn_clients(&load, seed, members).await;
             Ok(())
         });
         let random = Random(plan.seed ^ 0x5eed);
+        let absent = (plan.settings.members..count).collect();
         let report = Report { seed: plan.seed, faults: plan.faults.len(), ..Report::default() };
         Run {
             plan,
@@ -196,6 +228,10 @@ impl Run {
             active: Vec::new(),
             connects: BTreeMap::new(),
             damaged: BTreeSet::new(),
+            rotten: BTreeSet::new(),
+            absent,
+            voters: BTreeMap::new(),
+            failures: BTreeMap::new(),
             down: Vec::new(),
             report,
         }
@@ -206,7 +242,7 @@ impl Run {
     }
 
     fn go(mut self) -> Result<Report, String> {
-        let mut upcoming = std::mem::take(&mut self.plan.faults).into_iter().peekable();
+        let mut upcoming = self.plan.faults.clone().into_iter().peekable();
         while self.now_ms() < self.plan.length_ms {
             let now_ms = self.now_ms();
             while let Some(fault) = upcoming.next_if(|fault| fault.at_ms <= now_ms) {
@@ -230,13 +266,16 @@ impl Run {
         let now_ms = self.now_ms();
         self.trace.set_now_ms(now_ms);
         chance::set_now_ms(now_ms);
-        for number in 0..self.machines.len() {
+        self.obey();
+        for number in self.present() {
             let machine = self.machines[number].clone();
             if machine.disk().is_off() && !self.is_down(number) {
                 self.cut_power(number, now_ms + RESTART_MS);
             } else if let Some(reason) = machine.take_end() {
                 self.note(&format!("member {number} ended: {reason}"));
-                self.kill(number, now_ms + RESTART_MS);
+                if self.ended(number, &reason) {
+                    self.kill(number, now_ms + RESTART_MS);
+                }
             }
         }
         let due: Vec<usize> =
@@ -257,7 +296,7 @@ impl Run {
     }
 
     fn is_down(&self, number: usize) -> bool {
-        self.down.iter().any(|(down, _)| *down == number)
+        self.absent.contains(&number) || self.down.iter().any(|(down, _)| *down == number)
     }
 
     /// Nobody tries without a pause to reach who cannot be reached.
@@ -289,9 +328,11 @@ impl Run {
                 member: machine.number,
                 life: machine.lives(),
                 log: handle.log(raft_checks::NEWEST_MAX),
+                voters: handle.voters(),
                 is_damaged: self.damaged.contains(&machine.number),
                 status: status.clone(),
             });
+            self.voters.insert(machine.number, handle.voters());
             let state_hash = handle.read(|store, _| (store.revision(), store.state_hash()));
             if status.term == 0 || status.revision != state_hash.0 {
                 continue;
@@ -307,7 +348,8 @@ impl Run {
                 state_hash: Some(state_hash.1),
             })?;
         }
-        self.logs.look(self.machines.len(), &seen)
+        self.tell_losses();
+        self.logs.look(&seen)
     }
 
     fn leader(&self) -> Option<usize> {
@@ -318,13 +360,15 @@ impl Run {
     }
 
     fn members(&self, target: Target) -> Vec<usize> {
-        let count = self.machines.len();
-        let leader = self.leader().unwrap_or(0);
+        let present = self.present();
+        let count = present.len();
+        let leader = self.leader().unwrap_or(present[0]);
+        let place = present.iter().position(|number| *number == leader).unwrap_or(0);
         match target {
             Target::Leader => vec![leader],
-            Target::One(number) => vec![number % count],
-            Target::Majority => (0..count / 2 + 1).map(|step| (leader + step) % count).collect(),
-            Target::All => (0..count).collect(),
+            Target::One(number) => vec![present[number % count]],
+            Target::Majority => (0..count / 2 + 1).map(|step| present[(place + step) % count]).collect(),
+            Target::All => present,
         }
     }
 
@@ -343,8 +387,14 @@ impl Run {
             | Kind::SlowDisk(target, _)
             | Kind::SyncError(target)
             | Kind::FlipBit(target)
+            | Kind::RotState(target)
+            | Kind::LoseWrite(target, _)
+            | Kind::StrayWrite(target, _)
             | Kind::Unreachable(target) => self.members(target),
-            Kind::Link(one, other) => vec![one, other],
+            Kind::Link(one, other) => {
+                let present = self.present();
+                vec![present[one % present.len()], present[other % present.len()]]
+            }
         };
         self.note(&format!("fault {fault} hits {members:?}"));
         let mut effect = false;
@@ -361,6 +411,8 @@ impl Run {
                     .disk()
                     .set_faults(Faults { syncs_before_failure: Some(0), ..Faults::default() }),
                 Kind::FlipBit(_) => effect = self.flip_bit(number, until_ms),
+                Kind::RotState(_) => effect = self.rot_state(number, until_ms),
+                Kind::LoseWrite(..) | Kind::StrayWrite(..) => self.machines[number].remember_writes(),
                 Kind::SlowDisk(_, latency_ms) => self.machines[number].set_latency_ms(latency_ms),
                 Kind::Partition(_)
                 | Kind::Mute(_)
@@ -388,8 +440,14 @@ impl Run {
 
     fn undo(&mut self, over: Vec<Active>) {
         for Active { kind, members, .. } in over {
-            if let Kind::SlowDisk(..) = kind {
-                members.iter().for_each(|number| self.machines[*number].set_latency_ms(0));
+            match kind {
+                Kind::SlowDisk(..) => {
+                    members.iter().for_each(|number| self.machines[*number].set_latency_ms(0));
+                }
+                Kind::LoseWrite(..) | Kind::StrayWrite(..) => {
+                    members.iter().for_each(|number| self.reveal(*number, kind));
+                }
+                _ => {}
             }
         }
         self.set_links();
@@ -416,9 +474,13 @@ impl Run {
                         links::between(&mut wanted, one, other).0.slow_ms = *slow_ms
                     });
                 }
-                Kind::Link(one, other) => {
-                    links::lose(&mut wanted, *one, *other);
-                    links::lose(&mut wanted, *other, *one);
+                Kind::Link(..) => {
+                    if let [one, other] = members[..]
+                        && one != other
+                    {
+                        links::lose(&mut wanted, one, other);
+                        links::lose(&mut wanted, other, one);
+                    }
                 }
                 Kind::Unreachable(_) => members.iter().for_each(|one| {
                     links::lose(&mut wanted, *one, count);
@@ -429,6 +491,9 @@ impl Run {
                 | Kind::PowerCutAfter(..)
                 | Kind::SlowDisk(..)
                 | Kind::FlipBit(_)
+                | Kind::RotState(_)
+                | Kind::LoseWrite(..)
+                | Kind::StrayWrite(..)
                 | Kind::SyncError(_) => {}
             }
         }
@@ -452,7 +517,7 @@ impl Run {
 
     /// Only where a majority keeps whole logs: every acknowledged entry has a copy that nothing happened to.
     fn flip_bit(&mut self, number: usize, until_ms: u64) -> bool {
-        if self.damaged.len() + 1 > (self.machines.len() - 1) / 2 || self.is_down(number) {
+        if !self.may_lose(number) {
             return false;
         }
         self.kill(number, until_ms);
@@ -467,6 +532,7 @@ impl Run {
 
     fn heal(&mut self) {
         self.note("healed");
+        self.shared.roster.stop();
         let over = std::mem::take(&mut self.active);
         self.undo(over);
         let now_ms = self.now_ms();
@@ -484,7 +550,7 @@ impl Run {
         loop {
             self.step()?;
             let now_ms = self.now_ms();
-            if self.is_level() {
+            if self.is_level() && self.shared.roster.is_idle() {
                 // For an election timeout, so that it is no coincidence.
                 let since_ms = *since_ms.get_or_insert(now_ms);
                 if now_ms - since_ms >= 2 * self.plan.settings.election_timeout_ms {
@@ -495,8 +561,7 @@ impl Run {
                 since_ms = None;
             }
             if now_ms - begin_ms > HEALED_MS_MAX {
-                let told: Vec<String> = self.machines.iter().map(|machine| self.describe(machine)).collect();
-                return Err(format!("not healed after {HEALED_MS_MAX} ms: {}", told.join("; ")));
+                return Err(format!("not healed after {HEALED_MS_MAX} ms: {}", self.describe_all()));
             }
         }
     }
@@ -529,18 +594,18 @@ impl Run {
     fn terms(&self) -> Vec<Option<(u64, Option<u64>)>> {
         let status = |machine: &Arc<Machine>| machine.handle().map(|handle| handle.status());
         let term = |machine| status(machine).map(|status| (status.term, status.leader));
-        self.machines.iter().map(term).collect()
+        self.members_present().map(term).collect()
     }
 
     fn is_level(&self) -> bool {
         let mut leaders = BTreeSet::new();
         let mut lowest = u64::MAX;
         let mut highest = 0;
-        for machine in &self.machines {
+        for machine in self.members_present() {
             let Some(handle) = machine.handle() else { return false };
             let status = handle.status();
             let Some(leader) = status.leader else { return false };
-            if status.quarantined {
+            if status.quarantined || handle.read(|store, _| !store.alarms().is_empty()) {
                 return false;
             }
             leaders.insert((leader, status.term));
@@ -549,6 +614,15 @@ impl Run {
         }
         // Under load they are never quite level.
         leaders.len() == 1 && highest - lowest < 50
+    }
+
+    fn members_present(&self) -> impl Iterator<Item = &Arc<Machine>> {
+        self.machines.iter().filter(|machine| !self.absent.contains(&machine.number))
+    }
+
+    fn describe_all(&self) -> String {
+        let told: Vec<String> = self.members_present().map(|machine| self.describe(machine)).collect();
+        told.join("; ")
     }
 
     fn describe(&self, machine: &Machine) -> String {
@@ -587,13 +661,12 @@ impl Run {
                 }
             }
             if passed_ms > QUIET_MS + HEALED_MS_MAX {
-                let told: Vec<String> = self.machines.iter().map(|machine| self.describe(machine)).collect();
                 return Err(format!(
                     "{} clients do not end, watchers at (member, revision) {:?} do not see the rest, or members are not \
                      level: {}",
                     self.shared.clients_running(),
                     self.shared.watchers_behind(),
-                    told.join("; ")
+                    self.describe_all()
                 ));
             }
         }
@@ -603,12 +676,15 @@ impl Run {
         let state = |machine: &Arc<Machine>| {
             machine.handle().map(|handle| handle.read(|store, _| (store.revision(), store.state_hash())))
         };
-        let first = state(&self.machines[0]);
-        first.is_some() && self.machines.iter().all(|machine| state(machine) == first)
+        let mut members = self.members_present();
+        let first = members.next().and_then(state);
+        first.is_some() && members.all(|machine| state(machine) == first)
     }
 
     fn judge(&mut self) -> Result<(Checked, u64), String> {
-        for machine in &self.machines {
+        self.report.member_changes = self.shared.member_changes();
+        self.report.alarms = self.shared.alarms_cleared();
+        for machine in self.machines.iter().filter(|machine| !self.absent.contains(&machine.number)) {
             let Some(handle) = machine.handle() else { continue };
             self.report.snapshots_received += handle.metrics().snapshots_received;
             let left = handle.read(|store, _| store.leases().count());

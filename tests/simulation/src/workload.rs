@@ -25,6 +25,7 @@ use wire::mvccpb;
 use crate::member::{CLIENT_PORT, host};
 use crate::network::channel;
 use crate::observers::{Batch, Observed};
+use crate::roster::Roster;
 use crate::trace::Trace;
 
 pub(crate) const PREFIX: &str = "k/";
@@ -89,6 +90,7 @@ pub(crate) struct Held {
 pub(crate) struct Shared {
     pub load: Load,
     pub trace: Arc<Trace>,
+    pub roster: Roster,
     inner: Mutex<Inner>,
 }
 
@@ -110,6 +112,8 @@ struct Inner {
     clients_running: usize,
     compacted: i64,
     compactions: u64,
+    member_changes: u64,
+    alarms_cleared: u64,
     findings: Vec<String>,
 }
 
@@ -132,9 +136,9 @@ pub(crate) fn now_ns() -> u64 {
 }
 
 impl Shared {
-    pub(crate) fn new(load: Load, trace: Arc<Trace>) -> Arc<Shared> {
+    pub(crate) fn new(load: Load, trace: Arc<Trace>, roster: Roster) -> Arc<Shared> {
         let inner = Inner { next_value: 1, next_lease_key: LEASE_KEYS, ..Inner::default() };
-        Arc::new(Shared { load, trace, inner: Mutex::new(inner) })
+        Arc::new(Shared { load, trace, roster, inner: Mutex::new(inner) })
     }
 
     pub(crate) fn value(&self) -> Value {
@@ -166,6 +170,22 @@ impl Shared {
         let inner = self.inner.lock();
         let last = |stream: &Vec<Change>| stream.last().map_or(1, |change| change.revision);
         (inner.compacted, inner.streams.values().map(last).max().unwrap_or(1))
+    }
+
+    pub(crate) fn member_changed(&self) {
+        self.inner.lock().member_changes += 1;
+    }
+
+    pub(crate) fn alarm_cleared(&self) {
+        self.inner.lock().alarms_cleared += 1;
+    }
+
+    pub(crate) fn alarms_cleared(&self) -> u64 {
+        self.inner.lock().alarms_cleared
+    }
+
+    pub(crate) fn member_changes(&self) -> u64 {
+        self.inner.lock().member_changes
     }
 
     pub(crate) fn observed(&self, observed: Observed) {
@@ -259,10 +279,16 @@ pub(crate) fn entry(kv: &mvccpb::KeyValue) -> Result<Entry, String> {
 pub(crate) async fn client(number: usize, member: usize, seed: u64, shared: Arc<Shared>) {
     shared.inner.lock().clients_running += 1;
     let mut random = Random(seed);
+    let (first, mut member) = (member, member);
     let mut kv = KvClient::new(channel(&host(member), CLIENT_PORT));
     let timeout = Duration::from_millis(shared.load.timeout_ms);
     let mut seen: BTreeMap<Key, Option<Entry>> = BTreeMap::new();
     while !shared.stopping() {
+        let at = shared.roster.stay(member, first);
+        if at != member {
+            member = at;
+            kv = KvClient::new(channel(&host(member), CLIENT_PORT));
+        }
         let key = Key::try_from(random.below(u64::from(shared.load.keys))).unwrap_or(0);
         if random.below(100) < 15 {
             local_read(number, member, key, &mut kv, timeout, &shared).await;
@@ -450,6 +476,7 @@ pub(crate) async fn lease_holder(number: usize, member: usize, seed: u64, shared
         shared: shared.clone(),
     };
     while !shared.stopping() {
+        holder.move_to(shared.roster.stay(holder.member, member));
         holder.one_lease(&mut random).await;
         tokio::time::sleep(Duration::from_millis(50 + random.below(500))).await;
     }
@@ -466,6 +493,15 @@ struct Holder {
 }
 
 impl Holder {
+    fn move_to(&mut self, member: usize) {
+        if member != self.member {
+            let channel = channel(&host(member), CLIENT_PORT);
+            self.member = member;
+            self.kv = KvClient::new(channel.clone());
+            self.lease = LeaseClient::new(channel);
+        }
+    }
+
     async fn one_lease(&mut self, random: &mut Random) {
         let ttl_s = 1 + i64::try_from(random.below(4)).unwrap_or(0);
         let id = i64::try_from(random.number() >> 2).unwrap_or(1) + 1;
@@ -559,7 +595,7 @@ pub(crate) async fn compactor(seed: u64, shared: Arc<Shared>, members: usize) {
         if revision <= shared.inner.lock().compacted {
             continue;
         }
-        let member = usize::try_from(random.below(members as u64)).unwrap_or(0);
+        let member = shared.roster.any(usize::try_from(random.below(members as u64)).unwrap_or(0));
         let mut kv = KvClient::new(channel(&host(member), CLIENT_PORT));
         let request = pb::CompactionRequest { revision, physical: false };
         let timeout = Duration::from_millis(shared.load.timeout_ms);
@@ -577,7 +613,9 @@ pub(crate) async fn compactor(seed: u64, shared: Arc<Shared>, members: usize) {
 /// Collects every change through one member until it has seen the last one.
 pub(crate) async fn watcher(member: usize, shared: Arc<Shared>) {
     shared.inner.lock().streams.insert(member, Vec::new());
+    let mut at = member;
     loop {
+        at = shared.roster.stay(at, member);
         let from = {
             let inner = shared.inner.lock();
             let last = inner.streams[&member].last().map_or(FIRST_REVISION - 1, |change| change.revision);
@@ -587,7 +625,7 @@ pub(crate) async fn watcher(member: usize, shared: Arc<Shared>) {
             last + 1
         };
         tokio::select! {
-            () = follow(member, from, &shared) => {}
+            () = follow(member, at, from, &shared) => {}
             // The end became known while the stream is silent, or may have been reached.
             () = tokio::time::sleep(Duration::from_secs(3)), if shared.inner.lock().until.is_some() => {}
         }
@@ -595,9 +633,9 @@ pub(crate) async fn watcher(member: usize, shared: Arc<Shared>) {
     }
 }
 
-/// Appends what one stream delivers. An answer that cannot be is a finding; a lost stream is not.
-async fn follow(member: usize, from: i64, shared: &Shared) {
-    let mut watch = WatchClient::new(channel(&host(member), CLIENT_PORT));
+/// Appends what one stream through the member `at` delivers. An answer that cannot be is a finding; a lost stream is not.
+async fn follow(member: usize, at: usize, from: i64, shared: &Shared) {
+    let mut watch = WatchClient::new(channel(&host(at), CLIENT_PORT));
     let create = pb::WatchCreateRequest {
         key: PREFIX.into(),
         range_end: wire::prefix_end(PREFIX.as_bytes()),

@@ -7,7 +7,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use simulation::{Fault, Keep, Kind, Plan, Report, Target, run, shrink};
+use simulation::{Area, Fault, Keep, Kind, Plan, Report, Target, run, shrink};
 
 /// Runs of the short part, about a second each.
 const SEEDS: u64 = 5;
@@ -73,6 +73,34 @@ fn seeds_of_the_swarm_violate_nothing() {
 fn a_member_that_cannot_be_reached_is_tried_with_pauses() {
     let kind = Kind::Partition(Target::One(0));
     check(&Plan { faults: vec![Fault { at_ms: 1_266, lasts_ms: 1_330, kind }], ..Plan::draw(3) });
+}
+
+/// With an operator who adds, promotes, removes and replaces members; a machine is lost for good, a disk is emptied.
+#[test]
+fn members_that_come_and_go_violate_nothing() {
+    let report = check(&Plan::draw(106));
+    assert!(report.member_changes > 0, "nobody came or went: the seed proves nothing");
+}
+
+/// A disk loses a write that it had said to be durable, or has it elsewhere, and a bit of a state file flips.
+#[test]
+fn disks_that_do_not_keep_what_they_were_given_violate_nothing() {
+    let whom = Target::One(0);
+    let fault = |at_ms, kind| Fault { at_ms, lasts_ms: 900, kind };
+    let faults = vec![
+        fault(700, Kind::LoseWrite(whom, Area::Log)),
+        fault(3_000, Kind::StrayWrite(whom, Area::State)),
+        fault(5_000, Kind::RotState(whom)),
+    ];
+    let report = check(&Plan { faults, length_ms: 6_000, changes: None, ..Plan::draw(102) });
+    assert!(report.writes_lost + report.states_damaged > 0, "no disk lost anything: the seed proves nothing");
+}
+
+/// Found by seed 124: a member that was removed before the others had told it anything ran on and waited for ever.
+#[test]
+fn a_member_that_was_removed_before_it_knew_anything_ends() {
+    let report = check(&Plan::draw(124));
+    assert!(report.removed_ended > 0, "nobody was removed: the seed proves nothing");
 }
 
 /// For a look at one seed, by the command that a failure prints.
