@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::Question;
+use crate::config::{Config, Member};
 use crate::handle::Inner;
 use crate::histogram::{Durations, Histogram};
 use crate::raft_types::Node;
@@ -172,6 +173,17 @@ impl Meter {
     }
 }
 
+/// Those that the member was started with.
+fn first_members(config: &Config, me: u64) -> Vec<(u64, Node)> {
+    let others = config.initial_members.iter().filter(|member| member.id != me);
+    let node = |member: &Member| Node {
+        name: member.name.clone(),
+        peer_urls: member.peer_urls.clone(),
+        joining: false,
+    };
+    others.map(|member| (member.id, node(member))).collect()
+}
+
 /// Asks every other member from time to time for a sign of life.
 pub(crate) async fn probe(inner: Arc<Inner>, shutdown: CancellationToken) {
     loop {
@@ -179,7 +191,11 @@ pub(crate) async fn probe(inner: Arc<Inner>, shutdown: CancellationToken) {
         // As the log has it, not only what is applied: a member that joins has connections before.
         let membership = inner.raft.metrics().borrow_watched().membership_config.clone();
         let others = membership.nodes().filter(|(id, _)| **id != me);
-        let nodes: Vec<(u64, Node)> = others.map(|(id, node)| (*id, node.clone())).collect();
+        let mut nodes: Vec<(u64, Node)> = others.map(|(id, node)| (*id, node.clone())).collect();
+        if membership.nodes().next().is_none() {
+            // Nobody has told this member anything yet. If it was removed meanwhile, nobody ever will unless it asks.
+            nodes = first_members(&inner.config, me);
+        }
         inner.peers.meters.keep(&nodes);
         let probes = nodes.iter().map(async |(member, node)| {
             let begin = Instant::now();
