@@ -91,7 +91,7 @@ fn disks_that_do_not_keep_what_they_were_given_violate_nothing() {
         fault(2_200, Kind::RotState(Target::One(1))),
     ];
     let report = check(&Plan { faults, length_ms: 3_500, ..Plan::draw(3) });
-    assert!(report.writes_lost + report.states_damaged > 0, "no disk lost anything: the seed proves nothing");
+    assert!(report.writes_lost > 0, "no disk lost anything: the seed proves nothing");
 }
 
 /// Found by seed 124: a member that was removed before the others had told it anything ran on and waited for ever.

@@ -138,12 +138,15 @@ fn writes(before: &Platter, trace: &[Operation], area: Area) -> Vec<Write> {
                 for (_, _, has_later) in found.iter_mut().filter(|(write, _, _)| write.file == *file) {
                     *has_later = true;
                 }
+                // The log writes zeros behind each batch, which the next one writes over.
+                let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                let bytes = &bytes[..used];
                 let mut old = vec![0; bytes.len()];
                 platter.file(*file).read(&mut old, at);
                 if platter.names.iter().any(|(path, number)| number == file && area.has(path))
                     && old != *bytes
                 {
-                    let write = Write { file: *file, offset: at, bytes: bytes.clone(), before: old };
+                    let write = Write { file: *file, offset: at, bytes: bytes.to_vec(), before: old };
                     found.push((write, 0, false));
                 }
             }
