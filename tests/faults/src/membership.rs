@@ -2,7 +2,7 @@
 //!
 //! Invariant: each call may be repeated; it looks at what is, and does what is missing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -32,15 +32,24 @@ pub async fn replace(others: Vec<String>, peer_url: String, data: PathBuf) -> Re
     loop {
         for url in &others {
             if let Ok(Some(())) = tokio::time::timeout(ANSWER_WITHIN, remove(url, &peer_url)).await {
-                if data.exists() {
-                    std::fs::remove_dir_all(&data).context("cannot clear the data of a removed member")?;
-                }
+                clear(&data).context("cannot clear the data of a removed member")?;
                 if let Ok(Some(())) = tokio::time::timeout(ANSWER_WITHIN, add(url, &peer_url)).await {
                     return Ok(());
                 }
             }
         }
         tokio::time::sleep(AGAIN_AFTER).await;
+    }
+}
+
+/// For good: a power cut that followed would bring back the data of a member that is none any more.
+fn clear(data: &Path) -> std::io::Result<()> {
+    if data.exists() {
+        std::fs::remove_dir_all(data)?;
+    }
+    match data.parent() {
+        Some(parent) => std::fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }
 

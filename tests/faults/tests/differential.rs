@@ -1,8 +1,6 @@
 //! The search for an order against the definition of linearizability, taken literally: all orders of all operations, each
 //! tried in full. Small random histories, some true and some not; both must say the same of each.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 use std::collections::HashMap;
 
 use faults::history::{Answer, Entry, Operation, Outcome, Request};

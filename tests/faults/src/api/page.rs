@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::api::history::{Change, Facts, Object, Outcome, Stream, Told, told};
+use crate::api::informers::{Heard, Informed};
 use crate::api::judge::{Judgement, figures};
 use crate::api::record::Recording;
 use crate::history::Violation;
@@ -189,7 +190,20 @@ fn watches(recording: &Recording) -> Vec<Lane> {
             bars.collect(),
         )
     };
-    recording.streams.iter().map(lane).collect()
+    recording.streams.iter().map(lane).chain(recording.informers.iter().map(informer)).collect()
+}
+
+fn informer(informed: &Informed) -> Lane {
+    let bars = informed.heard.iter().map(|heard| {
+        let (at_ns, style, text) = match heard {
+            Heard::Applied { object, at_ns, .. } => (*at_ns, NEUTRAL, format!("has {object}")),
+            Heard::Deleted { object, at_ns } => (*at_ns, NEUTRAL, format!("no longer has {object}")),
+            Heard::Synced { at_ns } => (*at_ns, LIST, "has heard all that was there".to_owned()),
+        };
+        Bar { from_ns: at_ns, to_ns: at_ns, style, text }
+    });
+    let name = format!("{} \u{00b7} m{}", informed.plural, informed.member + 1);
+    Lane::new("informers", name, false, bars.collect())
 }
 
 /// A bar from when a pod's place was told until it was gone.
