@@ -31,7 +31,7 @@ for (const v of violated) {
   const box = node("article", "", "violation"); box.append(node("h3", `${v.checker} is violated`));
   const [sentence, ...rest] = v.sentence.split("\n"); box.append(node("p", sentence, "sentence"), node("p", `What must hold: ${v.meaning}.`, "soft"));
   if (v.model.length) { const dl = node("dl", "", "model"); for (const [k, x] of v.model) dl.append(node("dt", k), node("dd", x)); box.append(dl) }
-  if (v.history.length) { const t = node("table"); t.append(node("caption", v.history_of)); for (const [here, ...cells] of v.history) row(t, cells, here ? "here" : ""); const w = node("div", "", "wide"); w.append(t); box.append(w) }
+  if (v.history.length) { const t = node("table"); t.append(node("caption", v.history_of)); for (const [here, cells] of v.history) row(t, cells, here ? "here" : ""); const w = node("div", "", "wide"); w.append(t); box.append(w) }
   if (v.at !== null) { const b = node("button", "show it in the timeline"); b.type = "button"; b.onclick = () => jump(v); box.append(b) }
   if (rest.length) { const d = node("details", "", "soft"); d.append(node("summary", "what else was said"), node("pre", rest.join("\n"))); box.append(d) }
   el("violations").append(box);

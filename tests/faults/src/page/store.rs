@@ -46,8 +46,10 @@ pub fn page(recording: &Recording, judgement: &Judgement) -> Page {
         number("faults"),
         number("unknown"),
     );
-    summary = match judgement.log.changes() {
-        [] => format!("{summary}."),
+    // Where LIN is violated, nothing is known of them.
+    let resolved = judgement.resolved.happened + judgement.resolved.did_not;
+    summary = match resolved {
+        0 => format!("{summary}."),
         _ => format!(
             "{summary}; the log shows that {} of these writes happened and {} did not.",
             number("unknown_that_happened"),
