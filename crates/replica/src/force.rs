@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::codec::{self, CodecError};
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::log_store::LogStore;
+use crate::log_store::{LogStore, further};
 use crate::peers::discover;
 use crate::raft_types::*;
 use crate::start::StartError;
@@ -147,7 +147,7 @@ fn last(recovered: &wal::Recovered, applied: &Option<LogId>) -> Result<Option<Lo
     let purged = recovered.purged.as_ref();
     let purged = purged.map(|(_, bytes)| codec::take_log_id(&mut bytes.clone())).transpose()?.flatten();
     let logged = recovered.entries.last().map(|entry| log_id(entry.term, entry.index));
-    Ok(logged.max(purged).max(*applied))
+    Ok(further(further(logged, purged), *applied))
 }
 
 /// The memberships that are logged and not applied, from the newest on; then the applied one.

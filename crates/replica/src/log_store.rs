@@ -77,17 +77,16 @@ struct Inner {
 }
 
 impl LogStore {
-    /// `applied`: what the state file holds.
+    /// `applied`: what the state file holds. Nothing in `recovered` contradicts it (`cut_contradiction`).
     pub(crate) fn new(
         wal: Wal,
-        mut recovered: wal::Recovered,
+        recovered: wal::Recovered,
         applied: Option<LogId>,
         durable_next: watch::Receiver<u64>,
         tail_size_bytes_max: usize,
         fatal: Fatal,
         surroundings: Surroundings,
     ) -> Result<LogStore, codec::CodecError> {
-        let contradicts = applied.filter(|applied| cut_contradiction(&mut recovered.entries, *applied));
         let applied_next = next_index(applied.as_ref());
         let vote = recovered.vote.map(|mut bytes| codec::take_vote(&mut bytes)).transpose()?;
         let committed =
@@ -95,6 +94,7 @@ impl LogStore {
         let purged =
             recovered.purged.map(|(_, mut bytes)| codec::take_log_id(&mut bytes)).transpose()?.flatten();
         let last = recovered.entries.last().map(|entry| log_id(entry.term, entry.index)).or(purged);
+        let committed = committed.filter(|hint| is_held(*hint, &recovered.entries, purged, applied));
         let flushed_next = next_index(last.as_ref());
         let mut inner = Inner {
             tail_size_bytes: recovered.entries.iter().map(|entry| entry.payload.len()).sum(),
@@ -103,8 +103,7 @@ impl LogStore {
             last,
             purged,
             vote,
-            // The hint is written behind the entries that it names, but what it names may have been cut since.
-            committed: committed.min(last),
+            committed,
             flushed_next,
             epoch: 0,
         };
@@ -119,15 +118,13 @@ impl LogStore {
             fatal,
             surroundings,
         };
-        let log = LogStore { shared: Arc::new(shared) };
-        if let Some(applied) = contradicts {
-            tracing::warn!(
-                index = applied.index,
-                "the log contradicts what was committed from here on: cut off"
-            );
-            log.truncate_disk(applied.index);
-        }
-        Ok(log)
+        Ok(LogStore { shared: Arc::new(shared) })
+    }
+
+    /// What `cut_contradiction` found is cut off on disk, too, before anything is appended in its place.
+    pub(crate) fn cut(&self, from_index: u64) {
+        tracing::warn!(index = from_index, "the log contradicts what was committed from here on: cut off");
+        self.truncate_disk(from_index);
     }
 
     /// To be called by the state machine after it has applied everything below `next`.
@@ -176,7 +173,7 @@ impl LogStore {
 
     /// Makes the log end at what the state file holds, if it ends before: a snapshot was installed, and the log not cut.
     pub(crate) async fn reach(&self, applied: Option<LogId>) -> io::Result<()> {
-        let behind = self.shared.inner.lock().last < applied;
+        let behind = next_index(self.shared.inner.lock().last.as_ref()) < next_index(applied.as_ref());
         match applied {
             Some(applied) if behind => RaftLogStorage::purge(&mut self.clone(), applied).await,
             Some(_) | None => Ok(()),
@@ -307,17 +304,38 @@ impl Drop for Truncating {
 }
 
 /// Removes what contradicts the state file, which holds only what was committed: a snapshot was installed, and the member
-/// ended before the log was cut for it. `true` if there was such an end.
-fn cut_contradiction(entries: &mut Vec<wal::Entry>, applied: LogId) -> bool {
-    let first = entries.first().map_or(u64::MAX, |entry| entry.index);
-    let Some(place) = applied.index.checked_sub(first).and_then(|place| usize::try_from(place).ok()) else {
-        return false;
+/// ended before the log was cut for it. Answers where the log was cut, if it was.
+pub(crate) fn cut_contradiction(entries: &mut Vec<wal::Entry>, applied: LogId) -> Option<u64> {
+    let term = applied.leader_id.term;
+    let place = match entries.iter().position(|entry| entry.index == applied.index) {
+        Some(place) if entries.get(place).is_some_and(|entry| entry.term == term) => None,
+        Some(place) => Some(place),
+        // The log ends before what was applied. Terms never fall along a log: a later one is of a leader that failed.
+        None if entries.last().is_some_and(|entry| entry.index < applied.index) => {
+            entries.iter().position(|entry| entry.term > term)
+        }
+        None => None,
     };
-    let contradicts = entries.get(place).is_some_and(|entry| entry.term != applied.leader_id.term);
-    if contradicts {
-        entries.truncate(place);
+    let from_index = entries.get(place?)?.index;
+    entries.truncate(place?);
+    Some(from_index)
+}
+
+/// Whether a commit hint still speaks of this log. It is written behind the entry that it names, but that may have been
+/// lost or cut since, and then nothing says that the entries in its place were ever committed.
+fn is_held(hint: LogId, entries: &[wal::Entry], purged: Option<LogId>, applied: Option<LogId>) -> bool {
+    if hint.index < next_index(purged.as_ref()).max(next_index(applied.as_ref())) {
+        return true;
     }
-    contradicts
+    let first = entries.first().map_or(u64::MAX, |entry| entry.index);
+    let place = hint.index.checked_sub(first).and_then(|place| usize::try_from(place).ok());
+    place.and_then(|place| entries.get(place)).is_some_and(|entry| entry.term == hint.leader_id.term)
+}
+
+/// The one that is further along the log. Not the greater one: where entries of a failed leader are replaced, a smaller
+/// index may have the later term.
+pub(crate) fn further(one: Option<LogId>, other: Option<LogId>) -> Option<LogId> {
+    if next_index(other.as_ref()) > next_index(one.as_ref()) { other } else { one }
 }
 
 enum Tail {
@@ -393,7 +411,7 @@ impl Inner {
                 self.tail_size_bytes -= entry.payload.len();
             }
         }
-        self.last = last.max(self.purged);
+        self.last = further(self.purged, last);
         self.flushed_next = self.flushed_next.min(next);
         self.epoch += 1;
     }
@@ -402,8 +420,8 @@ impl Inner {
         while self.tail.front().is_some_and(|front| front.index <= upto.index) {
             self.pop_front();
         }
-        self.purged = self.purged.max(Some(upto));
-        if self.last < Some(upto) {
+        self.purged = further(self.purged, Some(upto));
+        if next_index(self.last.as_ref()) < next_index(Some(&upto)) {
             self.last = Some(upto);
             self.flushed_next = self.flushed_next.max(upto.index + 1);
         }
@@ -521,5 +539,69 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let payload: Bytes = codec::log_id_bytes(Some(&upto));
         self.shared.wal.purge(upto.index, payload, self.done("purge"));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(places: &[(u64, u64)]) -> Vec<wal::Entry> {
+        let entry =
+            |(term, index): &(u64, u64)| wal::Entry { term: *term, index: *index, payload: Bytes::new() };
+        places.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn a_commit_hint_counts_only_for_the_entry_that_it_names() {
+        let log = entries(&[(1, 5), (1, 6), (4, 7)]);
+        let held = |hint| is_held(hint, &log, Some(log_id(1, 4)), Some(log_id(1, 5)));
+        assert!(held(log_id(1, 3)) && held(log_id(1, 5)) && held(log_id(1, 6)) && held(log_id(4, 7)));
+        assert!(!held(log_id(2, 7)), "another entry is in its place");
+        assert!(
+            !held(log_id(2, 9)),
+            "an earlier term, but further than the log: nothing here is known to be committed"
+        );
+        assert!(!held(log_id(5, 8)));
+        assert!(!is_held(log_id(1, 0), &[], None, None));
+    }
+
+    #[test]
+    fn a_log_is_cut_where_what_was_applied_says_something_else() {
+        let cut = |places: &[(u64, u64)], applied| {
+            let mut log = entries(places);
+            (cut_contradiction(&mut log, applied), log.len())
+        };
+        assert_eq!(cut(&[(1, 1), (1, 2), (3, 3)], log_id(1, 2)), (None, 3));
+        assert_eq!(cut(&[(1, 1), (1, 2), (1, 3)], log_id(2, 2)), (Some(2), 1));
+        assert_eq!(
+            cut(&[(1, 1), (1, 2)], log_id(2, 9)),
+            (None, 2),
+            "may well be what the snapshot begins with"
+        );
+        assert_eq!(cut(&[(1, 1), (7, 2), (7, 3)], log_id(6, 9)), (Some(2), 1), "of a leader that failed");
+        assert_eq!(cut(&[(2, 12)], log_id(1, 9)), (None, 1));
+        assert_eq!(cut(&[], log_id(1, 9)), (None, 0));
+    }
+
+    /// Leader 7 left an entry at index 30 here alone; the snapshot of a later leader ends with index 40 of term 6.
+    #[test]
+    fn a_snapshot_replaces_a_shorter_log_of_a_later_term() {
+        let mut inner = Inner {
+            tail: entries(&[(5, 29), (7, 30)]).into(),
+            tail_size_bytes: 0,
+            tail_size_bytes_max: 1 << 20,
+            last: Some(log_id(7, 30)),
+            purged: Some(log_id(5, 28)),
+            vote: None,
+            committed: None,
+            flushed_next: 31,
+            epoch: 0,
+        };
+        inner.purge(log_id(6, 40));
+        assert_eq!((inner.last, inner.purged), (Some(log_id(6, 40)), Some(log_id(6, 40))));
+        inner.push(entries(&[(8, 41)]).remove(0));
+        assert_eq!(inner.last, Some(log_id(8, 41)));
+        assert_eq!(inner.tail.len(), 1);
     }
 }

@@ -26,7 +26,7 @@ use crate::handle::{Handle, Inner};
 use crate::leadership::{Contact, Leadership, Watcher};
 use crate::leases::Leases;
 use crate::log_owner::{self, LogOwner, OpenedLog};
-use crate::log_store::LogStore;
+use crate::log_store::{LogStore, cut_contradiction};
 use crate::metrics::Counters;
 use crate::peers::{self, Peers};
 use crate::planted::{self, Bug};
@@ -191,6 +191,8 @@ async fn bind(network: &dyn Network, addresses: &[SocketAddr]) -> Result<Vec<Box
 struct Opened {
     state: State,
     log: OpenedLog,
+    /// From here on the log on disk contradicts the state file; `log` has it no more.
+    cut_from: Option<u64>,
     /// Goes into the log before anything else happens.
     bootstrap: Option<RaftEntry>,
     /// The log's lost entries are given up: it counts as whole from now on.
@@ -205,7 +207,10 @@ async fn open(config: &Config, data_dir: &Arc<DataDir>) -> Result<Opened, StartE
     let mut healed = false;
     let (blocking_config, blocking_dir) = (config.clone(), data_dir.clone());
     let opening = config.surroundings.blocking(move || open_files(&blocking_config, &blocking_dir));
-    let (state, log) = opening.await.map_err(|error| StartError::Raft(error.to_string()))??;
+    let (state, mut log) = opening.await.map_err(|error| StartError::Raft(error.to_string()))??;
+    let applied = state.position().applied;
+    // Before anybody reads the log: a membership in the part that is void must not be taken for the newest one.
+    let cut_from = applied.and_then(|applied| cut_contradiction(&mut log.recovered.entries, applied));
     let recovered = &log.recovered;
     if let wal::Damage::TornTail { file, offset, dropped_bytes } = &recovered.damage {
         tracing::warn!(file = %file.display(), offset, dropped_bytes, "cut off a write that was never acknowledged");
@@ -249,7 +254,7 @@ async fn open(config: &Config, data_dir: &Arc<DataDir>) -> Result<Opened, StartE
     }
     let me = config.identity.member_id;
     let left_behind = force::left_behind(me, forced.as_ref(), recovered, &state.position())?;
-    Ok(Opened { state, log, bootstrap, healed, forced, left_behind })
+    Ok(Opened { state, log, cut_from, bootstrap, healed, forced, left_behind })
 }
 
 fn quarantine(data_dir: &DataDir, reason: &str) -> Result<(), StartError> {
@@ -364,7 +369,7 @@ pub(crate) async fn recover(config: &Config) -> Result<Raised, StartError> {
 }
 
 async fn raise(config: &Config, data_dir: Arc<DataDir>, opened: Opened) -> Result<Raised, StartError> {
-    let Opened { state, log, bootstrap, healed, forced, left_behind } = opened;
+    let Opened { state, log, cut_from, bootstrap, healed, forced, left_behind } = opened;
     let surroundings = config.surroundings.clone();
     let (wal, recovered, log_owner) = log.start(&surroundings);
     let fatal = Fatal::new();
@@ -378,6 +383,9 @@ async fn raise(config: &Config, data_dir: Arc<DataDir>, opened: Opened) -> Resul
         fatal.clone(),
         surroundings.clone(),
     )?;
+    if let Some(from_index) = cut_from {
+        log.cut(from_index);
+    }
     if healed || bootstrap.is_some() || forced.is_some() {
         log.reach(state.position().applied).await.map_err(StartError::Replay)?;
     }

@@ -54,6 +54,7 @@ async fn a_log_that_contradicts_an_installed_snapshot_is_cut() {
         (5, log_id(5, 4), None),
         // It ends before the snapshot.
         (3, log_id(5, 4), None),
+        (3, log_id(2, 4), None),
         // It is what was committed.
         (10, log_id(3, 4), Some(log_id(3, 9))),
     ] {
