@@ -195,6 +195,8 @@ impl Writer {
                 }
             }
             Request::Vote(payload) => {
+                // Twice: a lost entry comes back from another member, a forgotten vote from nobody.
+                self.push(RecordKind::Vote, (0, 0), &payload)?;
                 self.push(RecordKind::Vote, (0, 0), &payload)?;
                 self.carried.vote = Some(payload);
             }
