@@ -8,6 +8,8 @@
 //! Not here: what expiry deletes (mvcc), who confirms leadership before a renewal (handle.rs).
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mvcc::{Applied, Command, LEASE_TTL_S_MAX, LeaseRemaining as LeaseCheckpointed, Reply, Store};
@@ -32,6 +34,8 @@ pub(crate) struct Leases {
     checkpoint_interval: Option<Duration>,
     /// Held from the look at the clock until the checkpoint is handed over, not until it is in the log.
     pub checkpointing: tokio::sync::Mutex<()>,
+    /// Checkpoints handed over so far, in all times that this member led.
+    checkpoints: AtomicU64,
     /// Leases were removed, or leadership has come or gone.
     pub changed: Notify,
 }
@@ -51,8 +55,8 @@ struct Lease {
     deadline: Instant,
     expiring_since: Option<Instant>,
     checkpoint_at: Option<Instant>,
-    /// The log may have a checkpoint of it.
-    checkpointed: bool,
+    /// The log may have a checkpoint of it: which one this leader handed over last, 0 for one of another leader.
+    checkpointed: Option<u64>,
 }
 
 /// What asking for a renewal came to.
@@ -99,7 +103,9 @@ impl Leases {
             let time_s = if lease.remaining_s > 0 { lease.remaining_s.min(lease.ttl_s) } else { lease.ttl_s };
             let time_s = if planted::is(Bug::NoFullTime) { 0 } else { time_s };
             clock.set(lease.id, lease.ttl_s, now + seconds(time_s));
-            clock.checkpointed(lease.id, lease.remaining_s > 0);
+            if lease.remaining_s > 0 {
+                clock.checkpointed_by_another(lease.id);
+            }
         }
         *self.clock.lock() = Some(clock);
         self.changed.notify_waiters();
@@ -121,7 +127,10 @@ impl Leases {
             }
             (_, Reply::LeaseCheckpoint(leases)) => {
                 for LeaseCheckpointed { id, remaining_s } in leases {
-                    clock.checkpointed(*id, *remaining_s > 0);
+                    match remaining_s {
+                        0 => clock.voided(*id, 0..=0),
+                        _ => clock.checkpointed_by_another(*id),
+                    }
                     // A renewal, perhaps of the leader before: this member may have begun with less.
                     if let (0, Some(ttl_s)) = (*remaining_s, clock.leases.get(id).map(|lease| lease.ttl_s)) {
                         clock.set(*id, ttl_s, Instant::now() + seconds(ttl_s));
@@ -151,7 +160,20 @@ impl Leases {
         }
         let Lease { ttl_s, checkpointed, .. } = *lease;
         clock.set(id, ttl_s, now + seconds(ttl_s));
-        Ok(Renewal::Renewed(Renewed { ttl_s, was_checkpointed: checkpointed }))
+        Ok(Renewal::Renewed(Renewed { ttl_s, was_checkpointed: checkpointed.is_some() }))
+    }
+
+    /// How many checkpoints were handed over. To be asked with `checkpointing` held, before one that takes others back is
+    /// handed over: it makes these void, and no later one.
+    pub(crate) fn handed_over(&self) -> u64 {
+        self.checkpoints.load(Ordering::Relaxed)
+    }
+
+    /// The log has one that takes back the first `count` that were handed over. A later one may be on its way already.
+    pub(crate) fn voided(&self, id: i64, count: u64) {
+        if let Some(clock) = self.clock.lock().as_mut() {
+            clock.voided(id, 1..=count);
+        }
     }
 
     pub(crate) fn remaining(&self, id: i64) -> Result<Option<LeaseRemaining>, NotLeading> {
@@ -170,6 +192,7 @@ impl Leases {
         let Some(clock) = clock.as_mut() else { return Vec::new() };
         let now = Instant::now();
         let mut due = Vec::new();
+        let number = self.checkpoints.fetch_add(1, Ordering::Relaxed) + 1;
         while due.len() < CHECKPOINT_LEASES_MAX
             && let Some((at, id)) = clock.by_checkpoint.first().copied()
             && at <= now
@@ -182,7 +205,7 @@ impl Leases {
             #[allow(clippy::cast_possible_truncation, reason = "a clock's seconds are few")]
             let remaining_s = (left as i64).min(lease.ttl_s);
             if remaining_s > 0 && lease.expiring_since.is_none() {
-                lease.checkpointed = true;
+                lease.checkpointed = Some(number);
                 due.push(LeaseCheckpointed { id, remaining_s });
             }
             clock.schedule_checkpoint(id, now);
@@ -214,7 +237,7 @@ impl Leases {
 
 impl Clock {
     fn set(&mut self, id: i64, ttl_s: i64, deadline: Instant) {
-        let checkpointed = self.leases.get(&id).is_some_and(|lease| lease.checkpointed);
+        let checkpointed = self.leases.get(&id).and_then(|lease| lease.checkpointed);
         self.remove(id);
         self.by_deadline.insert((deadline, id));
         let lease = Lease { ttl_s, deadline, expiring_since: None, checkpoint_at: None, checkpointed };
@@ -222,9 +245,15 @@ impl Clock {
         self.schedule_checkpoint(id, Instant::now());
     }
 
-    fn checkpointed(&mut self, id: i64, checkpointed: bool) {
+    fn checkpointed_by_another(&mut self, id: i64) {
         if let Some(lease) = self.leases.get_mut(&id) {
-            lease.checkpointed = checkpointed;
+            lease.checkpointed = lease.checkpointed.or(Some(0));
+        }
+    }
+
+    fn voided(&mut self, id: i64, which: RangeInclusive<u64>) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            lease.checkpointed = lease.checkpointed.filter(|last| !which.contains(last));
         }
     }
 
@@ -331,6 +360,27 @@ mod tests {
         assert_eq!(leases.renew(2), renewed(60, true));
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(leases.due_checkpoints(), [LeaseCheckpointed { id: 2, remaining_s: 50 }]);
+    }
+
+    /// The one that takes back is applied while the next checkpoint is on its way: a renewal between must be told of it.
+    #[tokio::test(start_paused = true)]
+    async fn a_checkpoint_behind_one_that_takes_back_is_not_forgotten() {
+        let leases = clock_with(&[]);
+        leases.clock.lock().as_mut().unwrap().checkpoint_interval = Some(Duration::from_secs(10));
+        leases.clock.lock().as_mut().unwrap().set(1, 60, Instant::now() + seconds(60));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(leases.due_checkpoints().len(), 1);
+        assert_eq!(leases.renew(1), renewed(60, true));
+        let handed_over = leases.handed_over();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(leases.due_checkpoints().len(), 1, "on its way");
+        let taken_back = vec![LeaseCheckpointed { id: 1, remaining_s: 0 }];
+        let applied = Applied { revision: 1, result: Ok(Reply::LeaseCheckpoint(taken_back.clone())) };
+        leases.observe(&Command::LeaseCheckpoint(mvcc::LeaseCheckpoint { leases: taken_back }), &applied);
+        leases.voided(1, handed_over);
+        assert_eq!(leases.renew(1), renewed(60, true), "the later one counts from before this renewal");
+        leases.voided(1, leases.handed_over());
+        assert_eq!(leases.renew(1), renewed(60, false));
     }
 
     #[tokio::test(start_paused = true)]
