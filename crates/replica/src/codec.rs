@@ -422,6 +422,16 @@ pub(crate) enum MembershipChange {
     Update { id: u64, peer_urls: Vec<String> },
 }
 
+/// Whether a member gives votes, and why not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub(crate) enum Standing {
+    Votes,
+    /// It does not know yet whether its cluster is new.
+    FirstStart,
+    /// It may have lost what it acknowledged.
+    Quarantined,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub(crate) enum Answer {
     Description {
@@ -429,6 +439,11 @@ pub(crate) enum Answer {
         member_id: u64,
         leader: Option<u64>,
         members: Vec<MemberRecord>,
+        /// The highest one that it voted in or follows a leader of; `None`: it may have forgotten.
+        term: Option<u64>,
+        /// Of its log or its state, whichever is further. The first entry of a new cluster has 0.
+        last_index: u64,
+        standing: Standing,
     },
     /// Granted and remaining time; `None`: no such lease.
     Lease(Option<(i64, i64)>),

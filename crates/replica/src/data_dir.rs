@@ -5,7 +5,7 @@
 //!                   lock         held while a process has the directory open
 //!                   wal/         the log
 //!                   state.redb   the state file; state.redb.incoming while a snapshot is received
-//!                   quarantine   present while the member must not vote (see `Quarantine`)
+//!                   quarantine   present while the member must not vote (quarantine.rs)
 //! ```
 //! Invariant: a file appears under its name only whole and fsynced. Drawn in docs/formats.md.
 
@@ -17,6 +17,7 @@ use bytes::{Buf, BufMut, Bytes};
 use parking_lot::Mutex;
 use wal::{DirectoryLock, Disk};
 
+use crate::quarantine::Reason;
 use crate::start::StartError;
 use crate::surroundings::{exists, read_whole, remove, write_whole};
 
@@ -101,14 +102,23 @@ impl DataDir {
     }
 
     /// Present while the member may have lost acknowledged log entries (or its whole directory), so that a vote of it
-    /// could elect a leader without them. It is removed when a leader has sent everything up to its commit index again.
+    /// could elect a leader without them. See quarantine.rs for when it is removed.
     pub(crate) fn quarantined(&self) -> bool {
         // If that cannot be told, it is.
         exists(&*self.disk, &self.root.join("quarantine")).unwrap_or(true)
     }
 
-    pub(crate) fn set_quarantine(&self, reason: &str) -> io::Result<()> {
-        write_whole(&*self.disk, &self.root, "quarantine", reason.as_bytes())
+    /// Why, if it is.
+    pub(crate) fn quarantine(&self) -> Option<Reason> {
+        if !self.quarantined() {
+            return None;
+        }
+        let text = read_whole(&*self.disk, &self.root.join("quarantine")).ok().flatten();
+        Some(Reason::from_text(&String::from_utf8_lossy(&text.unwrap_or_default())))
+    }
+
+    pub(crate) fn set_quarantine(&self, reason: Reason) -> io::Result<()> {
+        write_whole(&*self.disk, &self.root, "quarantine", reason.text().as_bytes())
     }
 
     pub(crate) fn lift_quarantine(&self) -> io::Result<()> {

@@ -7,7 +7,7 @@
 //! is started on its old directory ends when it hears that. Two of three that are started where they cannot reach this
 //! member are still a majority of the old cluster: nothing in their directories can know better.
 //!
-//! Invariants: nothing is written while another member still follows a leader. The entry has a term of its own, and the
+//! Invariants: nothing is written while another member is seen to follow a leader; silence is waited out, refusals are not. The entry has a term of its own, and the
 //! vote for that term is durable before it: a leader elsewhere never has another entry with the same id. A crash between
 //! any two steps leaves a directory that a second start with the flag finishes, and a member whose vote was taken away
 //! gets it back last. The others are refused from the first call on, before the entry is applied (`left_behind`).
@@ -25,14 +25,17 @@ use crate::codec::{self, CodecError};
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::log_store::{LogStore, further};
-use crate::peers::discover;
+use crate::peers::{DiscoverError, discover};
 use crate::raft_types::*;
 use crate::start::StartError;
 use crate::state::State;
 use crate::state_file::Position;
 
-/// How long another member may take to answer. One that does not run refuses at once.
+/// How long another member may take to answer one question. One that does not run refuses at once.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// A member that neither answers nor refuses is asked again for so long. It may be cut off, or its machine very slow; that
+/// it is gone is the word of whoever gave the flag.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Members that live and follow nobody are asked again for so many election timeouts: they may be about to elect.
 const ELECTIONS_WAITED: u64 = 3;
 const ASK_PAUSE: Duration = Duration::from_millis(100);
@@ -106,19 +109,27 @@ pub(crate) fn give_vote_back(data_dir: &DataDir) -> Result<(), StartError> {
 /// An error when another member of this cluster follows a leader that is not this member.
 async fn refuse_if_led(config: &Config, newest: &Membership) -> Result<(), StartError> {
     let identity = config.identity;
-    let deadline =
-        Instant::now() + Duration::from_millis(config.election_timeout_ms.saturating_mul(ELECTIONS_WAITED));
+    let began = Instant::now();
+    let elections = Duration::from_millis(config.election_timeout_ms.saturating_mul(ELECTIONS_WAITED));
     loop {
         let network = &config.surroundings.network;
         let others = newest.nodes().filter(|(id, _)| **id != identity.member_id);
         let asked = others.map(|(id, node)| async move {
             let found = discover(network, &node.peer_urls, config.peer_tls.as_ref(), ANSWER_TIMEOUT).await;
-            (*id, node, found.ok().filter(|found| found.cluster_id == identity.cluster_id))
+            (*id, node, found)
         });
-        let mut leaderless = Vec::new();
+        let (mut leaderless, mut silent, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for (id, node, found) in join_all(asked).await {
+            let found = match found {
+                Ok(found) => Some(found).filter(|found| found.cluster_id == identity.cluster_id),
+                Err(DiscoverError::NoAnswer { silent: true, .. }) => {
+                    silent.push(format!("{id:x}"));
+                    continue;
+                }
+                Err(DiscoverError::NoAnswer { .. } | DiscoverError::Link(_)) => None,
+            };
             match found.map(|found| found.leader.filter(|leader| *leader != identity.member_id)) {
-                None => {}
+                None => gone.push(format!("{id:x}")),
                 Some(Some(leader)) => {
                     let url = node.peer_urls.join(",");
                     return Err(StartError::StillLed { name: node.name.clone(), member: id, url, leader });
@@ -127,11 +138,15 @@ async fn refuse_if_led(config: &Config, newest: &Membership) -> Result<(), Start
                 Some(None) => leaderless.push(format!("{id:x}")),
             }
         }
-        if leaderless.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            tracing::warn!(alive = leaderless.join(","), "members without a leader are left behind");
+        let waited = began.elapsed();
+        if (leaderless.is_empty() || waited >= elections) && (silent.is_empty() || waited >= SILENCE_MAX) {
+            tracing::warn!(
+                not_running = gone.join(","),
+                silent = silent.join(","),
+                without_leader = leaderless.join(","),
+                "--force-new-cluster: no other member follows a leader as far as this one can see; whatever they \
+                 acknowledge from now on is lost, so see to it that they do not run and delete their directories"
+            );
             return Ok(());
         }
         tokio::time::sleep(ASK_PAUSE).await;

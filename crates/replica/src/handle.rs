@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::{Answer, MembershipChange, Question};
+use crate::codec::{Answer, MembershipChange, Question, Standing};
 use crate::config::{Config, Member};
 use crate::data_dir::{DataDir, Identity};
 use crate::fatal::{Fatal, FatalReason};
@@ -29,6 +29,7 @@ use crate::metrics::{Counters, Metrics};
 use crate::peers::Peers;
 use crate::planted::{self, Bug};
 use crate::propose::{Forwarder, ProposeError};
+use crate::quarantine::{Floor, Reason};
 use crate::raft_types::Membership;
 use crate::read_index::{ReadError, ReadIndex};
 use crate::state::State;
@@ -60,7 +61,10 @@ pub(crate) struct Inner {
     pub contact: Arc<Contact>,
     pub counters: Arc<Counters>,
     pub fatal: Fatal,
+    /// Why it was quarantined when it started.
+    pub quarantine: Option<Reason>,
     pub quarantined: AtomicBool,
+    pub floor: Arc<Floor>,
     /// Removed already, although what removes them may not be applied yet.
     pub left_behind: BTreeSet<u64>,
     pub incoming_snapshot: Arc<tokio::sync::Mutex<()>>,
@@ -327,6 +331,24 @@ impl Inner {
             member_id: self.identity.member_id,
             leader: self.leadership.borrow().leader,
             members: self.members().into_iter().map(Into::into).collect(),
+            term: self.floor.term().map(|floor| floor.max(self.log.view(0).vote_term)),
+            last_index: self.last_index(),
+            standing: self.standing(),
+        }
+    }
+
+    /// Of the log or the state, whichever is further.
+    pub(crate) fn last_index(&self) -> u64 {
+        let logged = self.log.view(0).last.map_or(0, |(_, index)| index);
+        logged.max(self.state.applied_next().saturating_sub(1))
+    }
+
+    fn standing(&self) -> Standing {
+        match self.quarantine {
+            Some(_) if !self.is_quarantined() => Standing::Votes,
+            None => Standing::Votes,
+            Some(Reason::FirstStart) if self.last_index() == 0 => Standing::FirstStart,
+            Some(_) => Standing::Quarantined,
         }
     }
 

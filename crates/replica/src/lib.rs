@@ -35,6 +35,7 @@ pub mod planted;
 mod planted;
 mod propose;
 mod purge;
+mod quarantine;
 mod raft_types;
 mod read_index;
 mod scrub;

@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 use wire::peerpb::peer_client::PeerClient;
 
 use self::meter::{Meter, Meters};
-use crate::codec::{self, Answer, FRAME_SIZE_BYTES_MAX, Question};
+use crate::codec::{self, Answer, FRAME_SIZE_BYTES_MAX, Question, Standing};
 use crate::config::{Member, PeerTls};
 use crate::data_dir::Identity;
 use crate::fatal::{Fatal, FatalReason};
@@ -182,12 +182,15 @@ pub struct Discovered {
     pub cluster_id: u64,
     pub members: Vec<Member>,
     pub leader: Option<u64>,
+    pub(crate) last_index: u64,
+    pub(crate) standing: Standing,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoverError {
+    /// `silent`: at least one neither answered nor refused, so it may well live.
     #[error("no peer answered: {last}")]
-    NoAnswer { last: String },
+    NoAnswer { last: String, silent: bool },
     #[error(transparent)]
     Link(#[from] LinkError),
 }
@@ -199,7 +202,7 @@ pub async fn discover(
     tls: Option<&PeerTls>,
     timeout: Duration,
 ) -> Result<Discovered, DiscoverError> {
-    let mut last = "no peer URLs given".to_owned();
+    let (mut last, mut silent) = ("no peer URLs given".to_owned(), false);
     let share = timeout / u32::try_from(peer_urls.len().max(1)).unwrap_or(1);
     for url in peer_urls {
         let (url_alone, meter) = (std::slice::from_ref(url), Arc::new(Meter::default()));
@@ -207,19 +210,22 @@ pub async fn discover(
         let mut client = sized(PeerClient::new(channel));
         let request = frame(codec::to_bytes(&Question::WhoAreYou));
         match tokio::time::timeout(share, client.ask(request)).await {
-            Err(_) => last = format!("{url}: no answer within {share:?}"),
+            Err(_) => {
+                last = format!("{url}: no answer within {share:?}");
+                silent = true;
+            }
             Ok(Err(status)) => last = format!("{url}: {}", status.message()),
             Ok(Ok(response)) => match codec::from_bytes(&response.into_inner().payload, "answer") {
-                Ok(Answer::Description { cluster_id, leader, members, .. }) => {
+                Ok(Answer::Description { cluster_id, leader, members, last_index, standing, .. }) => {
                     let members = members.into_iter().map(Member::from).collect();
-                    return Ok(Discovered { cluster_id, members, leader });
+                    return Ok(Discovered { cluster_id, members, leader, last_index, standing });
                 }
                 Ok(other) => last = format!("{url}: unexpected answer {other:?}"),
                 Err(error) => last = format!("{url}: {error}"),
             },
         }
     }
-    Err(DiscoverError::NoAnswer { last })
+    Err(DiscoverError::NoAnswer { last, silent })
 }
 
 impl From<codec::MemberRecord> for Member {

@@ -31,6 +31,7 @@ use crate::metrics::Counters;
 use crate::peers::{self, Peers};
 use crate::planted::{self, Bug};
 use crate::propose::{ForwardTask, Forwarder};
+use crate::quarantine::{self, FirstStart, Floor, Reason};
 use crate::raft_types::*;
 use crate::read_index::{ReadIndex, Rounds};
 use crate::snapshot;
@@ -116,14 +117,23 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Handle
     check(&config)?;
     let data_dir = Arc::new(lock(&config).await?);
     check_identity(&data_dir, config.identity)?;
-    // Who has a log has something to tell: a member that lost its own and asks waits for the answer, however long this one
+    // Who has a log has something to tell: a member that lost its own and asks gets an answer soon, however long this one
     // takes to open its files. Who has none is not waited for, so that a new cluster starts at once.
     let (listeners, opened) = if data_dir.has_log() {
         let listeners = listen(&config).await?;
         (listeners, open(&config, &data_dir).await?)
     } else {
         let opened = open(&config, &data_dir).await?;
-        (listen(&config).await?, opened)
+        match listen(&config).await {
+            Ok(listeners) => (listeners, opened),
+            Err(error) => {
+                // The log's thread lets go of its directory before anybody is told that the start failed.
+                let wal = opened.log.wal.clone();
+                drop(opened);
+                let closed = config.surroundings.blocking(move || wal.close()).await;
+                return Err(closed.map_or_else(|panic| StartError::Raft(panic.to_string()), |()| error));
+            }
+        }
     };
     run(config, data_dir, listeners, opened, shutdown.child_token()).await
 }
@@ -232,18 +242,27 @@ async fn open(config: &Config, data_dir: &Arc<DataDir>) -> Result<Opened, StartE
                 file = %file.display(), offset, last_good_index, acknowledged_index,
                 "acknowledged log entries are lost: no votes until a leader has sent them again"
             );
-            quarantine(data_dir, "the log lost acknowledged entries")?;
+            set_quarantine(data_dir, Reason::Damaged)?;
         }
     }
     // Whether there is an identity says nothing: it is the first thing that a start writes, and perhaps the last.
     let empty = recovered.entries.is_empty() && recovered.purged.is_none() && state.applied_next() == 0;
     let lost = matches!(recovered.damage, wal::Damage::LostAcknowledged { .. });
     if empty && !lost && !data_dir.quarantined() {
-        if watchdog::was_started_before(config).await {
+        let emptied = if config.new_cluster {
+            let first_start = quarantine::first_start(config).await;
+            if first_start == FirstStart::Unknown {
+                set_quarantine(data_dir, Reason::FirstStart)?;
+            }
+            first_start == FirstStart::HasHistory
+        } else {
+            quarantine::was_started_before(config).await
+        };
+        if emptied {
             tracing::warn!(
-                "the cluster knows this member, its data directory is empty: no votes until it has caught up"
+                "the cluster has a log, the data directory of this member is empty: no votes until it has caught up"
             );
-            quarantine(data_dir, "the data directory was empty, the cluster knows the member")?;
+            set_quarantine(data_dir, Reason::Emptied)?;
         } else if config.new_cluster {
             bootstrap = Some(first_entry(&config.initial_members)?);
         }
@@ -257,7 +276,7 @@ async fn open(config: &Config, data_dir: &Arc<DataDir>) -> Result<Opened, StartE
     Ok(Opened { state, log, cut_from, bootstrap, healed, forced, left_behind })
 }
 
-fn quarantine(data_dir: &DataDir, reason: &str) -> Result<(), StartError> {
+fn set_quarantine(data_dir: &DataDir, reason: Reason) -> Result<(), StartError> {
     let path = PathBuf::from("quarantine");
     data_dir.set_quarantine(reason).map_err(|source| StartError::Io { path, source })
 }
@@ -449,7 +468,9 @@ async fn run(
     let flusher_handle = machine.flusher.clone();
     let contact = Arc::new(Contact::new());
 
-    let quarantined = data_dir.quarantined();
+    let quarantine = data_dir.quarantine();
+    let quarantined = quarantine.is_some();
+    let forgets_votes = quarantine.is_some_and(Reason::forgets_votes) && log.view(0).vote_term == 0;
     let network = surroundings.network.clone();
     let peers = Peers::new(identity, network, config.peer_tls.clone(), election_timeout, fatal.clone());
     if config.initial_corrupt_check {
@@ -525,7 +546,9 @@ async fn run(
         contact,
         counters,
         fatal,
+        quarantine,
         quarantined: AtomicBool::new(quarantined),
+        floor: Arc::new(Floor::new(!forgets_votes)),
         left_behind,
         incoming_snapshot: Arc::default(),
         shutdown: shutdown.clone(),
@@ -541,7 +564,7 @@ async fn run(
     tokio::spawn(corruption::run(inner.clone(), shutdown.clone()));
     tokio::spawn(watchdog::first_election(inner.clone(), shutdown.clone()));
     tokio::spawn(watchdog::members(inner.clone(), shutdown.clone()));
-    tokio::spawn(watchdog::lift_quarantine(inner.clone(), shutdown));
+    tokio::spawn(quarantine::run(inner.clone(), shutdown));
     Ok(Handle { inner })
 }
 

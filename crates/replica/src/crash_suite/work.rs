@@ -282,7 +282,11 @@ impl<'a> Life<'a> {
         let directory = self.raised.machine.data_dir.clone();
         let wanted = !directory.quarantined();
         self.story.tell(Event::Quarantined(None));
-        let done = if wanted { directory.set_quarantine("by chance") } else { directory.lift_quarantine() };
+        let done = if wanted {
+            directory.set_quarantine(crate::quarantine::Reason::Damaged)
+        } else {
+            directory.lift_quarantine()
+        };
         done.map_err(|error| error.to_string())?;
         self.story.tell(Event::Quarantined(Some(wanted)));
         Ok(())

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Inner, LeaseError};
-use crate::codec::{Answer, MembershipChange, Question};
+use crate::codec::{Answer, MembershipChange, Question, Standing};
 use crate::leases::{LeaseRemaining, ROUND_INTERVAL, Renewal, Renewed};
 use crate::membership::MembershipError;
 use crate::node_of;
@@ -113,16 +113,20 @@ impl Inner {
     async fn void_checkpoint(&self, id: i64) -> Result<(), LeaseError> {
         let leases = vec![LeaseCheckpointed { id, remaining_s: 0 }];
         let command = Command::LeaseCheckpoint(LeaseCheckpoint { leases });
-        let handed_over = {
+        let (handed_over, before) = {
             let _in_order = self.leases.checkpointing.lock().await;
-            self.hand_over_here(command).await
+            let before = self.leases.handed_over();
+            (self.hand_over_here(command).await, before)
         };
         let applied = match handed_over {
             Ok(handed_over) => handed_over.applied().await,
             Err(error) => Err(error),
         };
         match applied {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.leases.voided(id, before);
+                Ok(())
+            }
             Err(ProposeError::NoLeader) => Err(LeaseError::NoLeader),
             Err(ProposeError::Stopped) => Err(LeaseError::Stopped),
             Err(
@@ -205,9 +209,16 @@ impl Inner {
     }
 
     /// openraft tells the successor once, and refuses writes from then on; a message that got lost would leave a leader
-    /// that takes nothing. So the successor is told again until somebody else leads.
+    /// that takes nothing. So the successor is told again until somebody else leads. One in quarantine is waited for
+    /// first: it would not take over, and needs a write to get its vote back.
     pub(crate) async fn transfer(&self, to: u64, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
+        while self.is_in_quarantine(to).await {
+            if Instant::now() + TRANSFER_RETRY >= deadline {
+                return false;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
         let me = self.identity.member_id;
         let mut leadership = self.leadership.clone();
         while Instant::now() < deadline {
@@ -223,6 +234,12 @@ impl Inner {
             }
         }
         false
+    }
+
+    /// As far as it says so itself.
+    async fn is_in_quarantine(&self, id: u64) -> bool {
+        let answer = self.ask(id, &Question::WhoAreYou, Instant::now() + TRANSFER_RETRY).await;
+        matches!(answer, Ok(Answer::Description { standing, .. }) if standing != Standing::Votes)
     }
 
     /// The voter that has most of the log, among those that are not known to be silent. A leader that has only just been

@@ -1,7 +1,7 @@
 //! What this member answers to other members.
 //!
-//! Invariant: nothing is done for a caller that means another cluster or another member, and a quarantined member gives
-//! no vote. Not here: sockets (connect.rs), bytes (codec.rs).
+//! Invariant: nothing is done for a caller that means another cluster or another member; a quarantined member gives no
+//! vote, and one that may have forgotten its votes follows no leader below its floor (quarantine.rs). Not here: sockets (connect.rs), bytes (codec.rs).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ use crate::waiters::{Refusal, Refused, write_responder};
 /// A heartbeat is answered after this even if the disk has not caught up with earlier appends.
 const HEARTBEAT_PATIENCE: Duration = Duration::from_millis(5);
 const QUARANTINED_TEXT: &str = "the member is quarantined and gives no votes";
+const FORGETFUL_TEXT: &str = "the member may have forgotten a vote and follows no leader of an earlier term";
 
 type Frames = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
 type Answered<T> = Result<Response<T>, Status>;
@@ -209,15 +210,22 @@ impl Peer for Service {
 
     async fn append(&self, request: Request<Streaming<Frame>>) -> Answered<Frames> {
         let from = self.check_leader(&request)?;
+        if !self.inner.floor.is_known() {
+            return Err(Status::unavailable(FORGETFUL_TEXT));
+        }
+        let floor = self.inner.floor.clone();
         let contact = self.inner.contact.clone();
         let counters = self.inner.peers.meters.of(from);
         let requests = tokio_stream::StreamExt::map_while(
             request.into_inner(),
             move |message: Result<Frame, Status>| {
-                contact.touch();
                 let decoded = message.ok().map(|frame| codec::append_request(frame.payload));
                 match decoded {
-                    Some(Ok(request)) => Some(request),
+                    Some(Ok(request)) if floor.admits(request.vote.leader_id.term) => {
+                        contact.touch();
+                        Some(request)
+                    }
+                    Some(Ok(_)) => None,
                     Some(Err(error)) => {
                         counters.received_failures.fetch_add(1, Ordering::Relaxed);
                         tracing::warn!(%error, from = format!("{from:x}"), "append request");
@@ -238,6 +246,9 @@ impl Peer for Service {
         let from = self.check_leader(&request)?;
         let rpc = codec::append_request(request.into_inner().payload)
             .map_err(|error| self.malformed(from, &error))?;
+        if !self.inner.floor.admits(rpc.vote.leader_id.term) {
+            return Err(Status::unavailable(FORGETFUL_TEXT));
+        }
         self.inner.contact.touch();
         let prev = rpc.prev_log_id;
         let last = rpc.entries.last().map(|entry| entry.log_id).or(prev);
@@ -296,6 +307,9 @@ impl Peer for Service {
 
     async fn snapshot(&self, request: Request<Streaming<Frame>>) -> Answered<Frame> {
         let from = self.check_leader(&request)?;
+        if !self.inner.floor.is_known() {
+            return Err(Status::unavailable(FORGETFUL_TEXT));
+        }
         let Ok(one_at_a_time) = self.inner.incoming_snapshot.clone().try_lock_owned() else {
             return Err(Status::resource_exhausted("another snapshot is being received"));
         };
@@ -382,6 +396,9 @@ async fn receive_snapshot(inner: Arc<Inner>, from: u64, mut frames: Streaming<Fr
     let limits = config.limits.clone();
     let finished = config.surroundings.blocking(move || import.finish(limits));
     let (vote, prepared) = finished.await.map_err(stopped)?.map_err(stopped)?;
+    if !inner.floor.admits(vote.leader_id.term) {
+        return Err(Status::unavailable(FORGETFUL_TEXT));
+    }
     inner.counters.snapshot_sync.observe(prepared.synced_in);
     let meta = SnapshotMeta {
         last_log_id: prepared.position.applied,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use replica::StartError;
 
-use crate::rig::{Cluster, Node, eventually, get, get_here, put};
+use crate::rig::{Cluster, Node, eventually, get, get_here, put, try_put};
 
 /// A log that is cut soon.
 fn short_log(config: &mut replica::Config) {
@@ -109,6 +109,56 @@ async fn a_wiped_member_cannot_elect_a_leader_that_lacks_acknowledged_entries() 
     cluster.launch(leader).await;
     cluster.leader().await;
     assert_eq!(get(cluster.handle(behind), "precious").await.as_deref(), Some("1"));
+}
+
+/// Nobody is there who could say that the empty directory is not a first start; the entry is nowhere but with the member
+/// that comes last.
+#[tokio::test]
+async fn a_member_that_was_emptied_while_all_were_down_elects_nobody_who_lacks_acknowledged_entries() {
+    let mut cluster = Cluster::start_with(3, |config| config.request_timeout = Duration::from_secs(2)).await;
+    cluster.converge().await;
+    let leader = cluster.leader().await;
+    let (behind, acknowledging) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.kill(behind).await;
+    put(cluster.handle(leader), "precious", "1").await;
+    cluster.kill(acknowledging).await;
+    cluster.kill(leader).await;
+    cluster.wipe(acknowledging);
+    assert!(cluster.launch(acknowledging).await.status().quarantined);
+    cluster.launch(behind).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    for index in [behind, acknowledging] {
+        assert!(cluster.handle(index).read_barrier().await.is_err(), "a leader that cannot have the entry");
+    }
+    cluster.launch(leader).await;
+    cluster.leader().await;
+    assert_eq!(get(cluster.handle(behind), "precious").await.as_deref(), Some("1"));
+    let handle = cluster.handle(acknowledging);
+    eventually("the quarantine to be lifted", || (!handle.status().quarantined).then_some(())).await;
+    assert_eq!(get(handle, "precious").await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn an_emptied_member_follows_nobody_before_it_knows_which_terms_it_may_have_voted_in() {
+    let mut cluster = Cluster::start_with(3, |config| config.request_timeout = Duration::from_secs(2)).await;
+    cluster.converge().await;
+    let leader = cluster.leader().await;
+    let (away, emptied) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.kill(away).await;
+    cluster.kill(emptied).await;
+    cluster.wipe(emptied);
+    cluster.launch(emptied).await;
+    let alone = try_put(cluster.handle(leader), "a", "1").await;
+    assert!(
+        alone.is_err(),
+        "the member that is away may lead a term that the emptied one voted in: {alone:?}"
+    );
+    assert_eq!(cluster.handle(emptied).status().applied_index, 0);
+    cluster.launch(away).await;
+    let handle = cluster.handle(emptied);
+    eventually("the quarantine to be lifted", || (!handle.status().quarantined).then_some(())).await;
+    put(handle, "b", "2").await;
+    cluster.converge().await;
 }
 
 /// Flips a byte in the middle of the newest log file that has entries.
