@@ -31,6 +31,7 @@ use self::network::is_of_network;
 use crate::background::Background;
 use crate::delay::Delayer;
 use crate::disk::{self, Disks};
+use crate::memory::Group;
 use crate::network::{Network, Rules};
 use crate::record::{Finding, Injected};
 use crate::schedule::{Fault, Kind, Target};
@@ -70,7 +71,7 @@ pub struct Injector<'a> {
     replaced: Option<usize>,
     /// Members whose disk was full, and until when they may end of that.
     was_full: BTreeMap<usize, Instant>,
-    /// Members below a tracer that lets their fdatasync fail or ends them, for as long as it is there.
+    /// Members below a tracer that lets their fdatasync fail or ends them, or without memory, for as long as that lasts.
     traced: BTreeSet<usize>,
 }
 
@@ -89,6 +90,7 @@ enum Undo {
     /// What the tracer writes; the text that says that it did something.
     Untrace(PathBuf, &'static str),
     Unwrap,
+    Memory(Group),
     Replace,
 }
 
@@ -251,6 +253,7 @@ impl<'a> Injector<'a> {
                 (taken, evidence, Undo::Free)
             }
             Kind::SyncError | Kind::SlowSync | Kind::KillAtSync => self.trace(fault.kind, first)?,
+            Kind::OutOfMemory => self.starve(first)?,
             Kind::ClockJump | Kind::ClockDrift | Kind::ClockOffset => {
                 self.change_clock(fault.kind, first).await?
             }
@@ -345,6 +348,14 @@ impl<'a> Injector<'a> {
                 record.evidence += &format!(": {} times", record.effect);
                 record.evidence +=
                     &ended.map_or(String::new(), |status| format!("; the member ended ({status})"));
+            }
+            Undo::Memory(group) => {
+                self.kill(members[0])?;
+                self.traced.remove(&members[0]);
+                self.cluster.wrap(members[0], Vec::new());
+                self.revive(members[0])?;
+                record.effect = group.kills()?;
+                record.evidence += &format!(": killed by the kernel {} times", record.effect);
             }
             Undo::Unwrap => {
                 self.kill(members[0])?;

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::delay;
 use crate::inject::can_fake_time;
+use crate::memory;
 use crate::schedule::Means;
 
 /// Set for the harness inside its namespaces.
@@ -118,6 +119,11 @@ pub fn means() -> Vec<Means> {
         runs(&["unshare", "--time", "--monotonic", "1000", "true"]),
         Means::TimeNamespaces,
         "no time namespaces: no offset of clocks",
+    );
+    offer(
+        memory::is_possible(),
+        Means::MemoryGroups,
+        "no control groups for memory: none is killed for want of it",
     );
     means
 }

@@ -27,6 +27,7 @@ pub mod lines;
 pub mod locks;
 pub mod log;
 pub mod membership;
+pub mod memory;
 pub mod network;
 pub mod observe;
 pub mod page;

@@ -17,6 +17,8 @@ pub enum Kind {
     Kill,
     /// Stopped by a signal as a long pause of the machine would, then continued.
     Pause,
+    /// Started with less memory than it needs, and killed by the kernel for it.
+    OutOfMemory,
     /// No packet passes between the target and the other members, in either direction.
     Cut,
     /// What the target sends to other members is lost; what they send arrives.
@@ -83,6 +85,8 @@ pub enum Means {
     Strace,
     Faketime,
     TimeNamespaces,
+    /// The kernel limits the memory of a group of processes.
+    MemoryGroups,
 }
 
 /// Whom a fault meets; who leads is only known when it happens.
@@ -149,6 +153,7 @@ const COMBINATIONS: &[(Means, Kind, Target)] = &[
     (Means::Faketime, Kind::ClockJump, Target::Leader),
     (Means::Faketime, Kind::ClockDrift, Target::Follower),
     (Means::TimeNamespaces, Kind::ClockOffset, Target::Follower),
+    (Means::MemoryGroups, Kind::OutOfMemory, Target::Leader),
 ];
 
 /// The combinations that `means` allow.

@@ -20,6 +20,7 @@ fn the_same_seed_draws_the_same_faults_and_long_schedules_hold_every_kind() {
         Means::Strace,
         Means::Faketime,
         Means::TimeNamespaces,
+        Means::MemoryGroups,
     ];
     for means in [&everything[..1], &everything[..]] {
         let faults = schedule::draw(7, long, means);

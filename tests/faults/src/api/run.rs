@@ -41,8 +41,9 @@ const CLIENTS_PER_MEMBER: usize = 3;
 const GAP_MS: std::ops::Range<u64> = 1_500..4_000;
 const KINDS: [&str; 3] = ["configmaps", "pods", "rolebindings"];
 /// A control plane has no flag for joining, so none is replaced; clocks and single calls are the store's workload.
-const DISTURBED_BY: [Kind; 18] = [
+const DISTURBED_BY: [Kind; 19] = [
     Kind::Kill,
+    Kind::OutOfMemory,
     Kind::Pause,
     Kind::Cut,
     Kind::CutOutgoing,
