@@ -22,7 +22,7 @@ use crate::stale::Started;
 const BACK_WITHIN: Duration = Duration::from_secs(1);
 
 /// Between what a member has after its start, and what it has after some work.
-const MEMORY_MIB: std::ops::Range<u64> = 12..72;
+const MEMORY_MIB: std::ops::Range<u64> = 12..40;
 
 impl Injector<'_> {
     /// Starts the member again with less memory than it comes to need.
