@@ -59,6 +59,8 @@ pub enum Bug {
     QuarantineIgnored,
     /// The start applies all of the log, not only what is known to be committed.
     ReplaysUncommitted,
+    /// Z3: defragmentation writes a copy, which gets the state file's name before its content is on disk.
+    DefragmentedNotSynced,
 }
 
 #[cfg(any(test, feature = "planted"))]
@@ -86,7 +88,7 @@ pub(crate) const fn is(_bug: Bug) -> bool {
 /// What the crash suite must find within `DISK_BUG_STATES_MAX` states, and a seed that is quick to find it.
 #[cfg(any(test, feature = "planted"))]
 #[allow(unreachable_pub, reason = "the module is private without the feature")]
-pub const DISK_BUGS: [(Bug, u64); 12] = [
+pub const DISK_BUGS: [(Bug, u64); 13] = [
     (Bug::PositionAlone, 2),
     (Bug::PurgeAheadOfState, 1),
     (Bug::VoteNotSaved, 1),
@@ -99,6 +101,7 @@ pub const DISK_BUGS: [(Bug, u64); 12] = [
     (Bug::InstallNotSynced, 1),
     (Bug::NeverDurable, 1),
     (Bug::RestoreNamedFirst, 5),
+    (Bug::DefragmentedNotSynced, 1),
 ];
 
 #[cfg(any(test, feature = "planted"))]

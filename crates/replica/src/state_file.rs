@@ -431,7 +431,27 @@ pub(crate) fn compact(disk: &dyn Disk, path: &Path) -> Result<(), StateFileError
     let pages = disk.open(path).map_err(|source| io_error(path, source))?;
     let mut database = database(path, pages, COMPACT_CACHE_SIZE_BYTES)?;
     while database.compact().map_err(|error| database_error(path, error))? {}
+    drop(database);
+    if planted::is(Bug::DefragmentedNotSynced) {
+        return replace_by_copy(disk, path).map_err(|source| io_error(path, source));
+    }
     Ok(())
+}
+
+/// Of a planted bug: a copy takes the file's name before its content is on disk.
+fn replace_by_copy(disk: &dyn Disk, path: &Path) -> std::io::Result<()> {
+    let old = disk.open(path)?;
+    let mut bytes = vec![0; usize::try_from(old.size_bytes()?).unwrap_or(0)];
+    let read = old.read_at(&mut bytes, 0)?;
+    let mut copied = path.as_os_str().to_owned();
+    copied.push(".copy");
+    let copied = PathBuf::from(copied);
+    let written = disk.create(&copied)?.write_at(&bytes, 0)?;
+    if read < bytes.len() || written < bytes.len() {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    disk.rename(&copied, path)?;
+    disk.sync_directory(path.parent().unwrap_or(path))
 }
 
 fn create_tables(database: &Database) -> Result<(), redb::Error> {
