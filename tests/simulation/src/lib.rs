@@ -17,6 +17,7 @@ mod plan;
 mod raft_checks;
 mod roster;
 mod run;
+mod scenarios;
 mod shrink;
 mod trace;
 mod workload;

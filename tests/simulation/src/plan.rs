@@ -2,7 +2,8 @@
 //!
 //! Each seed draws which kinds of faults it has and how often they come, so that some runs combine everything and some
 //! dwell on one thing. A schedule can be cut (`Plan::only`), which is how a failing one is made small.
-//! Not here: doing it (run.rs).
+//! Not here: doing it (run.rs), schedules that dwell on one situation
+//! (scenarios.rs).
 
 use std::fmt;
 
@@ -10,6 +11,7 @@ use wal::sim_disk::crash::Random;
 
 use crate::member::Settings;
 use crate::operator::Changes;
+use crate::scenarios;
 use crate::workload::Load;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +85,12 @@ pub enum Kind {
     LoseWrite(Target, Area),
     /// The same, and what was written is elsewhere in the file.
     StrayWrite(Target, Area),
+    /// The same in its newer part.
+    FlipNewBit(Target),
     /// The clients do not reach the target.
     Unreachable(Target),
+    /// An operator asks the leader to hand over to the next member.
+    MoveLeader,
 }
 
 impl fmt::Display for Fault {
@@ -125,6 +131,7 @@ impl Plan {
             pause_ms_max: [20, 50, 100][random.below(3) as usize],
             timeout_ms: [200, 1_000, 3_000][random.below(3) as usize],
             lease_holders: random.below(3) as usize,
+            lazy_holders: false,
             compactions: random.below(2) == 0,
             short_lives: random.below(5) == 0,
             observers: random.below(4) as usize,
@@ -145,7 +152,9 @@ impl Plan {
         let mut faults = faults(&mut random, &mix, members, length_ms);
         let changes = changes(seed, members);
         rot(seed, members, length_ms, &mut faults);
-        Plan { seed, settings, load, latency_ms_max, length_ms, faults, changes }
+        let mut plan = Plan { seed, settings, load, latency_ms_max, length_ms, faults, changes };
+        scenarios::aim(&mut plan);
+        plan
     }
 
     /// Members may then find their own state damaged, and say so.

@@ -202,7 +202,11 @@ impl Run {
         let (load, seed, members) = (shared.clone(), plan.seed, plan.settings.members);
         let changes = plan.changes;
         let damages_states = plan.damages_states();
+        let moves = plan.faults.iter().any(|fault| fault.kind == Kind::MoveLeader);
         sim.client(CLIENTS, async move {
+            if moves {
+                tokio::spawn(workload::operator(load.clone()));
+            }
             if let Some(changes) = changes {
                 tokio::spawn(operator::operator(changes, members, load.clone()));
             }
@@ -390,11 +394,13 @@ impl Run {
             | Kind::RotState(target)
             | Kind::LoseWrite(target, _)
             | Kind::StrayWrite(target, _)
+            | Kind::FlipNewBit(target)
             | Kind::Unreachable(target) => self.members(target),
             Kind::Link(one, other) => {
                 let present = self.present();
                 vec![present[one % present.len()], present[other % present.len()]]
             }
+            Kind::MoveLeader => self.members(Target::Leader),
         };
         self.note(&format!("fault {fault} hits {members:?}"));
         let mut effect = false;
@@ -410,9 +416,11 @@ impl Run {
                 Kind::SyncError(_) => self.machines[number]
                     .disk()
                     .set_faults(Faults { syncs_before_failure: Some(0), ..Faults::default() }),
-                Kind::FlipBit(_) => effect = self.flip_bit(number, until_ms),
+                Kind::FlipBit(_) => effect = self.flip_bit(number, until_ms, false),
                 Kind::RotState(_) => effect = self.rot_state(number, until_ms),
                 Kind::LoseWrite(..) | Kind::StrayWrite(..) => self.machines[number].remember_writes(),
+                Kind::FlipNewBit(_) => effect = self.flip_bit(number, until_ms, true),
+                Kind::MoveLeader => effect = self.move_leader(number),
                 Kind::SlowDisk(_, latency_ms) => self.machines[number].set_latency_ms(latency_ms),
                 Kind::Partition(_)
                 | Kind::Mute(_)
@@ -494,6 +502,8 @@ impl Run {
                 | Kind::RotState(_)
                 | Kind::LoseWrite(..)
                 | Kind::StrayWrite(..)
+                | Kind::FlipNewBit(_)
+                | Kind::MoveLeader
                 | Kind::SyncError(_) => {}
             }
         }
@@ -516,18 +526,26 @@ impl Run {
     }
 
     /// Only where a majority keeps whole logs: every acknowledged entry has a copy that nothing happened to.
-    fn flip_bit(&mut self, number: usize, until_ms: u64) -> bool {
+    fn flip_bit(&mut self, number: usize, until_ms: u64, new: bool) -> bool {
         if !self.may_lose(number) {
             return false;
         }
         self.kill(number, until_ms);
-        let flipped = self.machines[number].flip_bit(&mut self.random);
+        let flipped = self.machines[number].flip_bit(&mut self.random, new);
         self.note(&format!("a bit of member {number} is flipped: {flipped:?}"));
         if flipped.is_some() {
             self.damaged.insert(number);
             self.report.bits_flipped += 1;
         }
         flipped.is_some()
+    }
+
+    /// The next member is to lead; the clients' host asks.
+    fn move_leader(&mut self, leader: usize) -> bool {
+        let next = (leader + 1) % self.machines.len();
+        let Some(handle) = self.machines[next].handle() else { return false };
+        self.shared.ask_to_move(leader, handle.status().identity.member_id);
+        true
     }
 
     fn heal(&mut self) {

@@ -19,6 +19,7 @@ use wal::sim_disk::crash::Random;
 use wire::etcdserverpb as pb;
 use wire::etcdserverpb::kv_client::KvClient;
 use wire::etcdserverpb::lease_client::LeaseClient;
+use wire::etcdserverpb::maintenance_client::MaintenanceClient;
 use wire::etcdserverpb::watch_client::WatchClient;
 use wire::mvccpb;
 
@@ -32,6 +33,7 @@ pub(crate) const PREFIX: &str = "k/";
 /// Keys from here on belong to leases, one each.
 pub(crate) const LEASE_KEYS: Key = faults::history::LEASED;
 const PAUSE_AFTER_ERROR_MS: u64 = 20;
+const MOVE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// What the clients of one run do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub struct Load {
     pub pause_ms_max: u64,
     pub timeout_ms: u64,
     pub lease_holders: usize,
+    /// They renew late, and again at once when that failed, rather than three times within the time of a lease.
+    pub lazy_holders: bool,
     pub compactions: bool,
     /// Keys are made and deleted, hardly ever changed.
     pub short_lives: bool,
@@ -115,6 +119,8 @@ struct Inner {
     member_changes: u64,
     alarms_cleared: u64,
     findings: Vec<String>,
+    /// Who is to hand over, and to which member id.
+    to_move: Option<(usize, u64)>,
 }
 
 /// What a run recorded.
@@ -203,6 +209,10 @@ impl Shared {
     /// From now on every operation must be answered; `None`: not any more.
     pub(crate) fn set_calm_since(&self, since_ns: Option<u64>) {
         self.inner.lock().calm_since_ns = since_ns;
+    }
+
+    pub(crate) fn ask_to_move(&self, leader: usize, to: u64) {
+        self.inner.lock().to_move = Some((leader, to));
     }
 
     pub(crate) fn set_until(&self, revision: i64) {
@@ -503,7 +513,8 @@ impl Holder {
     }
 
     async fn one_lease(&mut self, random: &mut Random) {
-        let ttl_s = 1 + i64::try_from(random.below(4)).unwrap_or(0);
+        let lazy = self.shared.load.lazy_holders;
+        let ttl_s = 1 + i64::try_from(random.below(if lazy { 2 } else { 4 })).unwrap_or(0);
         let id = i64::try_from(random.number() >> 2).unwrap_or(1) + 1;
         let mut renewed_ns = now_ns();
         let grant = pb::LeaseGrantRequest { ttl: ttl_s, id };
@@ -529,19 +540,27 @@ impl Holder {
             Err(_) => Outcome::Unknown("no answer in time".to_owned()),
         };
         self.record(call_ns, request, outcome);
-        let renewals = random.below(6);
+        let renewals = random.below(if lazy { 12 } else { 6 });
+        let mut failed = false;
         for _ in 0..renewals {
-            tokio::time::sleep(Duration::from_nanos(ttl_ns / 3)).await;
+            let pause_ns = match lazy {
+                true if failed => PAUSE_AFTER_ERROR_MS * 1_000_000,
+                true => ttl_ns * (60 + random.below(35)) / 100,
+                false => ttl_ns / 3,
+            };
+            tokio::time::sleep(Duration::from_nanos(pause_ns)).await;
             if self.shared.stopping() {
                 break;
             }
             self.read(key).await;
             let asked_ns = now_ns();
-            match self.renew(id).await {
+            let renewed = self.renew(id).await;
+            match renewed {
                 Some(true) => renewed_ns = asked_ns,
                 Some(false) => break, // it is over, so says the leader
                 None => {}
             }
+            failed = renewed.is_none();
         }
         let revoked = random.below(4) == 0;
         let left_ns = now_ns();
@@ -577,6 +596,18 @@ impl Holder {
     fn record(&self, call_ns: u64, request: Request, outcome: Outcome) {
         let (client, member, return_ns) = (self.number, self.member, now_ns());
         self.shared.record(Operation { client, member, call_ns, return_ns, request, outcome });
+    }
+}
+
+/// Asks leaders to hand over when the run says so.
+pub(crate) async fn operator(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let Some((leader, target_id)) = shared.inner.lock().to_move.take() else { continue };
+        let mut maintenance = MaintenanceClient::new(channel(&host(leader), CLIENT_PORT));
+        let asking = maintenance.move_leader(pb::MoveLeaderRequest { target_id });
+        let moved = matches!(tokio::time::timeout(MOVE_TIME_MAX, asking).await, Ok(Ok(_)));
+        shared.trace.line(&format!("member {leader} has handed over: {moved}"));
     }
 }
 

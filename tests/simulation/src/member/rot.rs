@@ -16,6 +16,8 @@ use crate::plan::Area;
 
 /// What is written to the log at once is less, under this load.
 const LAST_BATCH_SIZE_BYTES_MAX: usize = 6_000;
+/// Of a log, what counts as its newer part; what was written last is beyond.
+const NEWER_SIZE_BYTES: usize = 6_000;
 /// Syncs of the same file with a write before each, behind a write that is hit.
 const LATER_SYNCS_MIN: usize = 3;
 
@@ -41,13 +43,18 @@ impl Area {
 
 impl Machine {
     /// To be called with the end of a life, after `killed`. Something that another sync has followed: what was written
-    /// last cannot be told from a write that was torn. Answers the file and the place.
-    pub(crate) fn flip_bit(&self, random: &mut Random) -> Option<(PathBuf, usize)> {
+    /// last cannot be told from a write that was torn. `new`: in the newer part. Answers the file and the place.
+    pub(crate) fn flip_bit(&self, random: &mut Random, new: bool) -> Option<(PathBuf, usize)> {
         let mut inner = self.inner.lock();
         let mut platter = inner.disk.cache();
         let segments: Vec<_> = platter.names.iter().filter(|(path, _)| Area::Log.has(path)).collect();
         let newest = segments.len().checked_sub(1)?;
-        let chosen = usize::try_from(random.below(segments.len() as u64)).unwrap_or(0);
+        let used = |file: usize| platter.files.get(file)?.to_vec().iter().rposition(|byte| *byte != 0);
+        let chosen = match new {
+            false => usize::try_from(random.below(segments.len() as u64)).unwrap_or(0),
+            true if used(*segments[newest].1)? > LAST_BATCH_SIZE_BYTES_MAX => newest,
+            true => newest.checked_sub(1)?,
+        };
         let (path, file) = (segments[chosen].0.clone(), *segments[chosen].1);
         let contents = platter.files.get_mut(file)?;
         let bytes = contents.to_vec();
@@ -56,7 +63,8 @@ impl Machine {
             return None;
         }
         let before = if chosen == newest { used - LAST_BATCH_SIZE_BYTES_MAX } else { used };
-        let at = usize::try_from(random.below(before.max(1) as u64)).unwrap_or(0);
+        let from = if new { before.saturating_sub(NEWER_SIZE_BYTES) } else { 0 };
+        let at = from + usize::try_from(random.below((before - from).max(1) as u64)).unwrap_or(0);
         contents.write(&[bytes[at] ^ (1 << random.below(8))], at);
         inner.disk = SimDisk::with(platter).untraced();
         Some((path, at))
