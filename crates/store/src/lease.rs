@@ -1,10 +1,13 @@
 //! The Lease service. Time is kept by the leader's replica; here are only the answers.
 //!
 //! Invariants: a keep-alive's header is made before the renewal, so its revision never runs ahead of the lease's
-//! state; an unknown lease is no error there but a TTL of 0.
+//! state; an unknown lease is no error there but a TTL of 0. Which answers of a stream wait for which: lease/renewals.rs.
+
+mod renewals;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
+use futures_util::{FutureExt, StreamExt};
 use mvcc::{Command, LeaseGrant, LeaseRevoke, Reply};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -70,15 +73,17 @@ impl Lease for LeaseService {
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let context = self.context.clone();
         tokio::spawn(async move {
+            let ids =
+                requests.map(|request| request.map(|asked| asked.id).map_err(services::refused_message));
             let end = tokio::select! {
-                end = keep_alive(&context, &asker, requests, &answers) => end,
+                end = renewals::answer_all(ids, |id| renew(&context, &asker, id).boxed(), &answers) => end,
                 status = context.clone().leader_lost(), if needs_leader => Err(status),
                 () = answers.closed() => Ok(()),
                 () = context.shutdown.cancelled() => Err(Refusal::Stopped.into()),
             };
             if let Err(status) = end {
                 // Nobody is left to be told when this fails.
-                let _ = answers.try_send(Err(status));
+                let _ = answers.send(Err(status)).await;
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -121,25 +126,15 @@ impl Lease for LeaseService {
     }
 }
 
-async fn keep_alive(
-    context: &Context,
-    asker: &Asker,
-    mut requests: Streaming<pb::LeaseKeepAliveRequest>,
-    answers: &mpsc::Sender<Result<pb::LeaseKeepAliveResponse, Status>>,
-) -> Result<(), Status> {
-    while let Some(request) = requests.message().await.map_err(services::refused_message)? {
-        let id = request.id;
-        let header = Some(context.header_now());
-        let ttl =
-            context.gate.authorize(&context.who(asker)?, LeaseKeepAlive { id })?.renew().await?.unwrap_or(0);
-        if ttl > 0 {
-            context.metrics.leases_renewed.fetch_add(1, Relaxed);
-        }
-        if answers.send(Ok(pb::LeaseKeepAliveResponse { header, id, ttl })).await.is_err() {
-            break;
-        }
+/// One renewal. Who asks may have lost his rights since the stream began.
+async fn renew(context: &Context, asker: &Asker, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
+    let header = Some(context.header_now());
+    let asked = context.gate.authorize(&context.who(asker)?, LeaseKeepAlive { id })?;
+    let ttl = asked.renew().await?.unwrap_or(0);
+    if ttl > 0 {
+        context.metrics.leases_renewed.fetch_add(1, Relaxed);
     }
-    Ok(())
+    Ok(pb::LeaseKeepAliveResponse { header, id, ttl })
 }
 
 /// The shortest TTL, in seconds: one and a half election timeouts, rounded up. Source: etcd server.go `minTTL`.
