@@ -14,11 +14,11 @@ use crate::keys::{KeyRange, KeyValue, Revision};
 use crate::meta::MetaRow;
 use crate::record::{self, Record};
 use crate::reply::{HashKv, RangeError};
-use crate::rows::{Records, noted};
+use crate::rows::{Records, ScanBound, Scanned, noted};
 use crate::store::Store;
 
-/// Records read at a time.
-const SCAN_ROWS: usize = 1024;
+/// Records read at a time where nobody waits.
+const SCAN: ScanBound = ScanBound { rows_max: 1024, size_bytes_max: 1024 * 1024 };
 /// Keys of the index looked at instead of one record.
 const KEYS_PER_ROW: usize = 16;
 
@@ -64,7 +64,7 @@ impl Store {
     pub fn hash_kv(&self, records: &dyn Records, revision: i64) -> Result<HashKv, RangeError> {
         let mut cursor = HashCursor::new(revision);
         loop {
-            if let Some(hash) = self.hash_kv_step(records, &mut cursor, SCAN_ROWS)? {
+            if let Some(hash) = self.hash_kv_step(records, &mut cursor, SCAN)? {
                 return Ok(hash);
             }
         }
@@ -76,7 +76,7 @@ impl Store {
         &self,
         records: &dyn Records,
         cursor: &mut HashCursor,
-        rows_max: usize,
+        bound: ScanBound,
     ) -> Result<Option<HashKv>, RangeError> {
         let compact_revision = self.space.compaction.scheduled;
         let HashKv { mut hash, hash_revision, .. } = match cursor.begun {
@@ -89,11 +89,9 @@ impl Store {
             Some(begun) if begun.compact_revision == compact_revision => begun,
             Some(_) => return Err(RangeError::Compacted),
         };
-        let rows_max = rows_max.max(1);
-        let keys_max = rows_max.saturating_mul(KEYS_PER_ROW);
+        let keys_max = bound.rows_max.max(1).saturating_mul(KEYS_PER_ROW);
         let Some(is_alive) = self.anything_alive(cursor, hash_revision, keys_max) else { return Ok(None) };
-        let rows = self.space.rows_after(records, cursor.after, rows_max)?;
-        let mut is_last = rows.len() < rows_max;
+        let Scanned { rows, mut is_last, .. } = self.space.rows_after(records, cursor.after, bound)?;
         for (revision, bytes) in rows {
             if revision.main > hash_revision {
                 is_last = true;

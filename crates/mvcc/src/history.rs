@@ -8,13 +8,12 @@ use crate::events::{Event, EventBatch, EventKind, EventsBound};
 use crate::keys::{KeyValue, Revision};
 use crate::record;
 use crate::reply::EventsError;
-use crate::rows::{Records, RecordsError, noted};
+use crate::rows::{Records, RecordsError, ScanBound, Scanned, noted};
 use crate::space::Space;
-use bytes::Bytes;
 use std::sync::Arc;
 
 /// Records read at a time.
-const SCAN_ROWS: usize = 512;
+const SCAN: ScanBound = ScanBound { rows_max: 512, size_bytes_max: 1024 * 1024 };
 
 impl Space {
     pub(crate) fn events(
@@ -56,8 +55,7 @@ impl Space {
         let mut after = Revision::new(from, -1);
         let mut open = EventBatch { revision: from, events: Vec::new() };
         while open.revision < end && !batches.is_full() {
-            let rows = self.rows_after(records, after, SCAN_ROWS)?;
-            let is_last = rows.len() < SCAN_ROWS;
+            let Scanned { rows, is_last, .. } = self.rows_after(records, after, SCAN)?;
             for (revision, bytes) in rows {
                 after = revision;
                 if revision.main > open.revision {
@@ -91,19 +89,19 @@ impl Space {
         Ok(())
     }
 
-    /// Up to `rows_max` records behind `after`, from the state file and then from the unflushed layer.
+    /// Records behind `after`, from the state file and then from the unflushed layer.
     pub(crate) fn rows_after(
         &self,
         records: &dyn Records,
         after: Revision,
-        rows_max: usize,
-    ) -> Result<Vec<(Revision, Bytes)>, RecordsError> {
-        let mut rows = records.scan(Revision::new(after.main, after.sub + 1), rows_max)?;
-        if rows.len() < rows_max {
-            let last = rows.last().map_or(after, |(revision, _)| *revision);
-            rows.extend(self.unflushed.after(last).take(rows_max - rows.len()).cloned());
+        bound: ScanBound,
+    ) -> Result<Scanned, RecordsError> {
+        let mut scanned = records.scan(Revision::new(after.main, after.sub + 1), bound)?;
+        if scanned.is_last {
+            let last = scanned.rows.last().map_or(after, |(revision, _)| *revision);
+            scanned.take(self.unflushed.after(last).cloned().map(Ok::<_, RecordsError>), bound)?;
         }
-        Ok(rows)
+        Ok(scanned)
     }
 
     /// What the key held before the event; `None` for a creation, or when compaction already took it away.

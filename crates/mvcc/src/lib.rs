@@ -69,7 +69,7 @@ pub use reply::{
     LeaseTime, LeaseView, OpReply, PutReply, RangeError, RangeReply, Reply, TxnReply,
 };
 pub use restore::RestoreError;
-pub use rows::{MemoryRecords, Records, RecordsError, Row};
+pub use rows::{MemoryRecords, Records, RecordsError, Row, ScanBound, Scanned};
 pub use saved::{Saved, SavedRecord};
 pub use store::{Limits, Store};
 pub use tokens::{TokenDigest, TokenView};

@@ -23,10 +23,51 @@ pub enum Row {
 /// The records in the state file, below the unflushed layer.
 pub trait Records {
     fn read(&self, revision: Revision) -> Result<Option<Bytes>, RecordsError>;
-    /// Up to `rows_max` records at or after `from`, ascending. Fewer than `rows_max` means there are no more.
-    fn scan(&self, from: Revision, rows_max: usize) -> Result<Vec<(Revision, Bytes)>, RecordsError>;
+    /// The records at or after `from`, ascending, as many as the bound lets.
+    fn scan(&self, from: Revision, bound: ScanBound) -> Result<Scanned, RecordsError>;
     /// Told of what these records should have held and do not, besides the error that the read gives.
     fn damaged(&self, _error: &RecordsError) {}
+}
+
+/// How much a scan takes at once. The first record always fits.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanBound {
+    pub rows_max: usize,
+    pub size_bytes_max: usize,
+}
+
+/// What a scan found.
+#[derive(Clone, Debug, Default)]
+pub struct Scanned {
+    pub rows: Vec<(Revision, Bytes)>,
+    /// There are no more.
+    pub is_last: bool,
+    /// Of all rows, without their revisions.
+    pub size_bytes: usize,
+}
+
+impl Scanned {
+    /// Takes from `found` what the bound has room for, and looks at nothing more.
+    pub fn take<E>(
+        &mut self,
+        found: impl Iterator<Item = Result<(Revision, Bytes), E>>,
+        bound: ScanBound,
+    ) -> Result<(), E> {
+        self.is_last = false;
+        let mut found = found;
+        while self.rows.is_empty()
+            || (self.rows.len() < bound.rows_max && self.size_bytes < bound.size_bytes_max)
+        {
+            let Some(row) = found.next() else {
+                self.is_last = true;
+                break;
+            };
+            let (revision, bytes) = row?;
+            self.size_bytes += bytes.len();
+            self.rows.push((revision, bytes));
+        }
+        Ok(())
+    }
 }
 
 /// Passes the result on, and tells the records of an error.
@@ -89,12 +130,10 @@ impl Records for MemoryRecords {
         Ok(self.records.get(&revision).cloned())
     }
 
-    fn scan(&self, from: Revision, rows_max: usize) -> Result<Vec<(Revision, Bytes)>, RecordsError> {
-        Ok(self
-            .records
-            .range(from..)
-            .take(rows_max)
-            .map(|(revision, bytes)| (*revision, bytes.clone()))
-            .collect())
+    fn scan(&self, from: Revision, bound: ScanBound) -> Result<Scanned, RecordsError> {
+        let mut scanned = Scanned::default();
+        let found = self.records.range(from..).map(|(revision, bytes)| Ok((*revision, bytes.clone())));
+        scanned.take(found, bound)?;
+        Ok(scanned)
     }
 }

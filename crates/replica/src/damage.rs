@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mvcc::{Records, RecordsError, Revision};
+use mvcc::{Records, RecordsError, Revision, ScanBound, Scanned};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -67,8 +67,8 @@ impl Records for Watched<'_> {
         self.file.read(revision).inspect_err(|error| self.damaged(error))
     }
 
-    fn scan(&self, from: Revision, rows_max: usize) -> Result<Vec<(Revision, Bytes)>, RecordsError> {
-        self.file.scan(from, rows_max).inspect_err(|error| self.damaged(error))
+    fn scan(&self, from: Revision, bound: ScanBound) -> Result<Scanned, RecordsError> {
+        self.file.scan(from, bound).inspect_err(|error| self.damaged(error))
     }
 
     fn damaged(&self, error: &RecordsError) {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mvcc::{HashCursor, HashKv, RangeError, Records, RecordsError, Store};
+use mvcc::{HashCursor, HashKv, RangeError, Records, RecordsError, ScanBound, Store};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -15,8 +15,8 @@ use crate::damage::{Damage, Watched};
 use crate::raft_types::next_index;
 use crate::state_file::{Position, StateFile, StateFileError, StateView};
 
-/// Records that one visit adds to a checksum.
-const HASH_ROWS_MAX: usize = 1024;
+/// What one visit adds to a checksum.
+const HASH_STEP: ScanBound = ScanBound { rows_max: 1024, size_bytes_max: 1024 * 1024 };
 
 pub(crate) struct State {
     core: RwLock<Core>,
@@ -82,7 +82,7 @@ impl State {
         let mut begun_at = self.read(|store, _| store.compact_revision());
         loop {
             let (step, compacted) = self.read(|store, records| {
-                (store.hash_kv_step(records, &mut cursor, HASH_ROWS_MAX), store.compact_revision())
+                (store.hash_kv_step(records, &mut cursor, HASH_STEP), store.compact_revision())
             });
             match step {
                 Ok(Some(hash)) => return Ok(hash),

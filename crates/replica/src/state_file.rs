@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
-use mvcc::{Records, RecordsError, Revision, Row};
+use mvcc::{Records, RecordsError, Revision, Row, ScanBound, Scanned};
 use parking_lot::{Mutex, RwLock};
 use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
 use wal::{Disk, DiskFile};
@@ -305,14 +305,18 @@ impl Records for StateFile {
         Ok(found.map(|guard| Bytes::copy_from_slice(guard.value())))
     }
 
-    fn scan(&self, from: Revision, rows_max: usize) -> Result<Vec<(Revision, Bytes)>, RecordsError> {
+    fn scan(&self, from: Revision, bound: ScanBound) -> Result<Scanned, RecordsError> {
         let reader = self.reader().map_err(unreadable)?;
-        let mut rows = Vec::new();
-        for row in reader.records.range(record_key(from)..).map_err(unreadable)?.take(rows_max) {
-            let (key, value) = row.map_err(unreadable)?;
-            rows.push((revision(key.value()), Bytes::copy_from_slice(value.value())));
-        }
-        Ok(rows)
+        let range = reader.records.range(record_key(from)..).map_err(unreadable)?;
+        let mut scanned = Scanned::default();
+        scanned.take(
+            range.map(|row| {
+                let (key, value) = row.map_err(unreadable)?;
+                Ok((revision(key.value()), Bytes::copy_from_slice(value.value())))
+            }),
+            bound,
+        )?;
+        Ok(scanned)
     }
 }
 
@@ -606,7 +610,15 @@ mod tests {
         assert_eq!(records, ["b", "c", "d"]);
         assert_eq!(file.read(Revision { main: 3, sub: 0 }).unwrap().unwrap(), "c");
         assert_eq!(file.read(Revision { main: 2, sub: 0 }).unwrap(), None);
-        assert_eq!(file.scan(Revision { main: 3, sub: 0 }, 1).unwrap().len(), 1);
+        let scan = |rows_max, size_bytes_max| {
+            let bound = ScanBound { rows_max, size_bytes_max };
+            let scanned = file.scan(Revision { main: 3, sub: 0 }, bound).unwrap();
+            (scanned.rows.len(), scanned.is_last)
+        };
+        assert_eq!(
+            [scan(1, 100), scan(9, 1), scan(9, 2), scan(9, 3)],
+            [(1, false), (1, false), (2, false), (2, true)]
+        );
     }
 
     #[test]

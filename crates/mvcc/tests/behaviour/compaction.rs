@@ -1,7 +1,7 @@
 //! Compaction: what can still be read, what is dropped, and what a restart in the middle does.
 
 use crate::script::{Machine, check};
-use mvcc::HashCursor;
+use mvcc::{HashCursor, ScanBound};
 
 /// Compaction removes history below the revision, and a read at exactly that revision still works.
 #[test]
@@ -234,6 +234,35 @@ fn hash_kv_and_state_hash_tell_different_stores_apart() {
     assert_ne!(with_lease.1, all[0].1, "but of the state");
 }
 
+fn rows(rows_max: usize) -> ScanBound {
+    ScanBound { rows_max, size_bytes_max: usize::MAX }
+}
+
+#[test]
+fn a_step_of_hash_kv_is_bounded_by_bytes_too() {
+    let mut machine = Machine::quiet();
+    let value = "v".repeat(1000);
+    for number in 0..20 {
+        machine.run(&format!("put k{number} {value} -> revision {}", number + 2));
+        if number == 9 {
+            machine.flush();
+        }
+    }
+    let whole = machine.store.hash_kv(&machine.disk, 0).unwrap();
+    for (size_bytes_max, steps_min) in [(1, 20), (4_000, 5), (1_000_000, 1)] {
+        let (mut cursor, mut steps) = (HashCursor::new(0), 1);
+        let bound = ScanBound { rows_max: 1000, size_bytes_max };
+        let told = loop {
+            match machine.store.hash_kv_step(&machine.disk, &mut cursor, bound).unwrap() {
+                Some(told) => break told,
+                None => steps += 1,
+            }
+        };
+        assert_eq!(told, whole);
+        assert!((steps_min..=steps_min + 1).contains(&steps), "{steps} steps of {size_bytes_max} bytes");
+    }
+}
+
 #[test]
 fn hash_kv_in_steps_is_the_same_and_begins_again_after_a_compaction() {
     let mut machine = Machine::quiet();
@@ -248,7 +277,8 @@ fn hash_kv_in_steps_is_the_same_and_begins_again_after_a_compaction() {
             let mut steps = 0;
             let told = loop {
                 steps += 1;
-                if let Some(told) = machine.store.hash_kv_step(&machine.disk, &mut cursor, rows_max).unwrap()
+                if let Some(told) =
+                    machine.store.hash_kv_step(&machine.disk, &mut cursor, rows(rows_max)).unwrap()
                 {
                     break told;
                 }
@@ -258,7 +288,10 @@ fn hash_kv_in_steps_is_the_same_and_begins_again_after_a_compaction() {
         }
     }
     let mut cursor = HashCursor::new(0);
-    assert_eq!(machine.store.hash_kv_step(&machine.disk, &mut cursor, 2), Ok(None));
+    assert_eq!(machine.store.hash_kv_step(&machine.disk, &mut cursor, rows(2)), Ok(None));
     machine.run("compact 10 -> ok");
-    assert_eq!(machine.store.hash_kv_step(&machine.disk, &mut cursor, 2), Err(mvcc::RangeError::Compacted));
+    assert_eq!(
+        machine.store.hash_kv_step(&machine.disk, &mut cursor, rows(2)),
+        Err(mvcc::RangeError::Compacted)
+    );
 }

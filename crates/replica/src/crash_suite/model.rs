@@ -160,8 +160,8 @@ impl Records for NoRecords {
         Ok(None)
     }
 
-    fn scan(&self, _from: Revision, _rows_max: usize) -> Result<Vec<(Revision, Bytes)>, RecordsError> {
-        Ok(Vec::new())
+    fn scan(&self, _from: Revision, _bound: ScanBound) -> Result<Scanned, RecordsError> {
+        Ok(Scanned { is_last: true, ..Scanned::default() })
     }
 }
 
