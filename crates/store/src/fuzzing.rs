@@ -22,7 +22,7 @@ pub fn gateway(method: &str, body: &[u8]) -> Option<Vec<u8>> {
         POOL.as_ref()?.get_service_by_name(service)?.methods().find(|method| method.name() == name)?;
     let mut frames = BytesMut::from(&gateway::messages(&method, body).ok()?[..]);
     let message = gateway::unframe(&mut frames)?;
-    Some(gateway::to_json(method.input(), message).ok()?.to_string().into_bytes())
+    Some(gateway::to_json(method.input(), message).ok()?.into_bytes())
 }
 
 /// A gRPC stream of answers as the gateway takes it apart: how many messages there were.

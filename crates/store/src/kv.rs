@@ -21,6 +21,7 @@ use crate::{
     context::{Context, Learner},
     convert::{self, RangeAsked},
     gate::{Authorized, PieceError, ReadTxn},
+    long::{self, MESSAGE_SIZE_BYTES_MAX as ANSWER_SIZE_BYTES_MAX},
     status::{self, Refusal},
 };
 
@@ -31,9 +32,6 @@ const CHUNK_SIZE_BYTES: usize = 1024 * 1024;
 const READ_ATTEMPTS_MAX: usize = 3;
 /// More rows than these are sorted on another thread.
 const SORTED_HERE_ROWS_MAX: usize = 10_000;
-/// No unary answer is longer, as in etcd: a read that would be is refused as soon as that is known. Source: etcd
-/// server/etcdserver/api/v3rpc/grpc.go `maxSendBytes`.
-const ANSWER_SIZE_BYTES_MAX: usize = i32::MAX as usize;
 /// Keys in the first piece of a stream. Source: etcd 3.7 `RangeStream`.
 const STREAM_ROWS_FIRST: usize = 10;
 /// How often a caller of a physical compaction looks whether it is done.
@@ -63,8 +61,9 @@ impl Kv for KvService {
             Err(refused) => Err(refused),
         };
         self.context.metrics.range[usize::from(reply.is_ok())].observe(begin.elapsed());
-        let reply = reply?;
-        Ok(Response::new(convert::range_response(self.context.header(reply.revision), reply)))
+        let Measured { reply, size_bytes } = reply?;
+        let header = self.context.header(reply.revision);
+        self.respond(size_bytes, move || convert::range_response(header, reply)).await
     }
 
     async fn range_stream(
@@ -103,7 +102,9 @@ impl Kv for KvService {
         let (caller, delete) = self.context.admit_read(request, Learner::Refuses, convert::delete_range)?;
         match self.context.propose(caller, Command::DeleteRange(delete)).await? {
             (revision, Reply::DeleteRange(reply)) => {
-                Ok(Response::new(convert::delete_response(self.context.header(revision), reply)))
+                let header = self.context.header(revision);
+                let size_bytes = reply.prev_kvs.iter().map(KeyValue::size_bytes).sum();
+                self.respond(size_bytes, move || convert::delete_response(header, reply)).await
             }
             _ => Err(status::mismatched_reply()),
         }
@@ -112,18 +113,21 @@ impl Kv for KvService {
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
         let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
         let asked = convert::txn(request, self.context.config.txn_operations_max)?;
-        let (revision, reply) = if asked.txn.is_read_only() {
+        let (revision, Measured { reply, size_bytes }) = if asked.txn.is_read_only() {
             self.context.catch_up(asked.freshness).await?;
             let caller = self.context.who(&asker)?;
             read_txn(&self.context, &self.context.gate.authorize(&caller, ReadTxn(asked.txn))?).await?
         } else {
             let caller = self.context.who(&asker)?;
-            match self.context.propose(caller, Command::Txn(asked.txn)).await? {
-                (revision, Reply::Txn(reply)) => (revision, reply),
+                match self.context.propose(caller, Command::Txn(asked.txn)).await? {
+                (revision, Reply::Txn(reply)) => {
+                    (revision, Measured { size_bytes: txn_size_bytes(&reply), reply })
+                }
                 _ => return Err(status::mismatched_reply()),
             }
         };
-        Ok(Response::new(convert::txn_response(self.context.header(revision), reply)))
+        let header = self.context.header(revision);
+        self.respond(size_bytes, move || convert::txn_response(header, reply)).await
     }
 
     async fn compact(
@@ -145,8 +149,14 @@ impl Kv for KvService {
     }
 }
 
+/// A reply, and about how long its answer is.
+struct Measured<T> {
+    reply: T,
+    size_bytes: usize,
+}
+
 /// Answers a read as one reply, taken in pieces.
-async fn read(context: &Context, asked: &Authorized<RangeQuery>) -> Result<RangeReply, Status> {
+async fn read(context: &Context, asked: &Authorized<RangeQuery>) -> Result<Measured<RangeReply>, Status> {
     for _ in 0..READ_ATTEMPTS_MAX {
         match read_in_pieces(context, asked).await {
             // The history under a read of the latest state was dropped meanwhile: the state is another now.
@@ -159,17 +169,24 @@ async fn read(context: &Context, asked: &Authorized<RangeQuery>) -> Result<Range
 
 /// The store's revision and the answer. Compares are decided at once, reads are taken in pieces at the revision of the
 /// decision.
-async fn read_txn(context: &Context, asked: &Authorized<ReadTxn>) -> Result<(i64, TxnReply), Status> {
+async fn read_txn(
+    context: &Context,
+    asked: &Authorized<ReadTxn>,
+) -> Result<(i64, Measured<TxnReply>), Status> {
     for _ in 0..READ_ATTEMPTS_MAX {
         let plan = asked.plan()?;
         let mut left_bytes = ANSWER_SIZE_BYTES_MAX;
         match run_plan(context, asked, &plan, &mut left_bytes).await {
             // History was dropped meanwhile. A revision that the client named is refused with the next plan.
             Err(PieceError::Range(RangeError::Compacted)) => {}
-            result => return Ok((plan.revision, result?)),
+            result => {
+                let size_bytes = ANSWER_SIZE_BYTES_MAX - left_bytes;
+                return Ok((plan.revision, Measured { reply: result?, size_bytes }));
+            }
         }
     }
-    asked.read()
+    let (revision, reply) = asked.read()?;
+    Ok((revision, Measured { size_bytes: txn_size_bytes(&reply), reply }))
 }
 
 fn run_plan<'a>(
@@ -193,8 +210,24 @@ fn run_plan<'a>(
     })
 }
 
-async fn read_in_pieces(context: &Context, asked: &Authorized<RangeQuery>) -> Result<RangeReply, PieceError> {
-    read_bounded(context, asked, &mut { ANSWER_SIZE_BYTES_MAX }).await
+async fn read_in_pieces(
+    context: &Context,
+    asked: &Authorized<RangeQuery>,
+) -> Result<Measured<RangeReply>, PieceError> {
+    let mut left_bytes = ANSWER_SIZE_BYTES_MAX;
+    let reply = read_bounded(context, asked, &mut left_bytes).await?;
+    Ok(Measured { reply, size_bytes: ANSWER_SIZE_BYTES_MAX - left_bytes })
+}
+
+fn txn_size_bytes(reply: &TxnReply) -> usize {
+    let size_bytes = |kvs: &[KeyValue]| kvs.iter().map(KeyValue::size_bytes).sum();
+    let responses = reply.responses.iter().map(|response| match response {
+        OpReply::Range(reply) => size_bytes(&reply.kvs),
+        OpReply::Put(reply) => reply.prev.as_ref().map_or(0, KeyValue::size_bytes),
+        OpReply::DeleteRange(reply) => size_bytes(&reply.prev_kvs),
+        OpReply::Txn(reply) => txn_size_bytes(reply),
+    });
+    responses.sum()
 }
 
 /// Takes from `left_bytes` what the answer is long.
@@ -230,16 +263,20 @@ async fn read_bounded(
 
 fn take(left_bytes: &mut usize, kvs: &[KeyValue]) -> Result<(), Status> {
     let size_bytes: usize = kvs.iter().map(KeyValue::size_bytes).sum();
-    *left_bytes = left_bytes.checked_sub(size_bytes).ok_or_else(|| {
-        let size_bytes = ANSWER_SIZE_BYTES_MAX - *left_bytes + size_bytes;
-        Status::resource_exhausted(format!(
-            "trying to send message larger than max ({size_bytes} vs. {ANSWER_SIZE_BYTES_MAX})"
-        ))
-    })?;
+    let left = left_bytes.checked_sub(size_bytes);
+    *left_bytes = left.ok_or_else(|| long::too_long(ANSWER_SIZE_BYTES_MAX - *left_bytes + size_bytes))?;
     Ok(())
 }
 
 impl KvService {
+    async fn respond<M: prost::Message + Default + 'static>(
+        &self,
+        size_bytes: usize,
+        make: impl FnOnce() -> M + Send + 'static,
+    ) -> Result<Response<M>, Status> {
+        long::respond(&self.context.config.surroundings, size_bytes, make).await
+    }
+
     /// The pieces of a streamed read; header, count and `more` come with the last. The header's revision is the store's
     /// when the read began, as in every read.
     fn pieces(&self, asked: Authorized<RangeQuery>) -> RangeStream {

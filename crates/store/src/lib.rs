@@ -23,6 +23,7 @@ mod http;
 mod kv;
 mod lease;
 mod lock;
+mod long;
 mod maintenance;
 mod member;
 mod metrics;

@@ -15,6 +15,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body::Frame;
+use replica::Surroundings;
 use tonic::{Code, Status, body::Body, server::NamedService, service::Routes};
 use tower::Service as _;
 use wire::{
@@ -37,6 +38,7 @@ use crate::{
     kv::KvService,
     lease::LeaseService,
     lock::LockService,
+    long,
     maintenance::MaintenanceService,
     metrics::{Method, MethodCounters},
     watch::WatchService,
@@ -83,6 +85,10 @@ impl Services {
             health: sized!(HealthServer, HealthService, context, limit),
             context,
         }
+    }
+
+    pub(crate) fn surroundings(&self) -> &Surroundings {
+        &self.context.config.surroundings
     }
 
     /// The same services for calls inside the process, which are counted like all others.
@@ -170,7 +176,7 @@ impl Services {
             Some(other) => Ok(Status::unimplemented(format!("unknown service {other}")).into_http()),
             None => Ok(Status::unimplemented("malformed method name").into_http()),
         };
-        answer.unwrap_or_else(|never: Infallible| match never {})
+        long::take_place(answer.unwrap_or_else(|never: Infallible| match never {}))
     }
 }
 

@@ -21,6 +21,7 @@ use prost::Message as _;
 use prost_reflect::{
     DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions,
 };
+use replica::Surroundings;
 use serde_json::{Deserializer, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Status, body::Body};
@@ -85,6 +86,8 @@ const ROUTES: &[(&str, &str)] = &[
 
 /// Bytes before each message of a gRPC stream: a compression flag and the length.
 const PREFIX_BYTES: usize = 5;
+/// Translating more than this takes about a millisecond.
+const TRANSLATED_HERE_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Clone)]
 pub(crate) struct Gateway {
@@ -219,6 +222,7 @@ impl Gateway {
             Some(status) => Err(status),
             None => Ok(Call {
                 descriptor: method.output(),
+                surroundings: self.services.surroundings().clone(),
                 body: response.into_body(),
                 buffer: BytesMut::new(),
                 done: false,
@@ -291,7 +295,8 @@ pub(crate) fn unframe(buffer: &mut BytesMut) -> Option<Bytes> {
     Some(buffer.split_to(length).freeze())
 }
 
-pub(crate) fn to_json(descriptor: MessageDescriptor, message: Bytes) -> Result<Value, Status> {
+/// An answer as JSON text.
+pub(crate) fn to_json(descriptor: MessageDescriptor, message: Bytes) -> Result<String, Status> {
     let internal =
         |error: &dyn std::fmt::Display| Status::internal(format!("answer cannot be translated: {error}"));
     let message = DynamicMessage::decode(descriptor, message).map_err(|error| internal(&error))?;
@@ -299,12 +304,16 @@ pub(crate) fn to_json(descriptor: MessageDescriptor, message: Bytes) -> Result<V
         .use_proto_field_name(true)
         .stringify_64_bit_integers(true)
         .skip_default_fields(true);
-    message.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| internal(&error))
+    let mut text = Vec::new();
+    let mut serializer = serde_json::Serializer::new(&mut text);
+    message.serialize_with_options(&mut serializer, &options).map_err(|error| internal(&error))?;
+    String::from_utf8(text).map_err(|error| internal(&error))
 }
 
 /// A call that was taken, and where the translation of its answers stands.
 struct Call {
     descriptor: MessageDescriptor,
+    surroundings: Surroundings,
     body: Body,
     buffer: BytesMut,
     done: bool,
@@ -335,9 +344,21 @@ impl Call {
         {
             return Err(status);
         }
-        let mut buffer = BytesMut::from(&collected.to_bytes()[..]);
-        let message = unframe(&mut buffer).ok_or_else(|| Status::internal("answer is incomplete"))?;
-        Ok(to_json(self.descriptor.clone(), message)?.to_string())
+        let frame = collected.to_bytes();
+        if frame.len() < PREFIX_BYTES {
+            return Err(Status::internal("answer is incomplete"));
+        }
+        self.translate(frame.slice(PREFIX_BYTES..)).await
+    }
+
+    /// A message as JSON; a long one on another thread, because heartbeats run on this one.
+    async fn translate(&mut self, message: Bytes) -> Result<String, Status> {
+        let descriptor = self.descriptor.clone();
+        if message.len() <= TRANSLATED_HERE_BYTES_MAX {
+            return to_json(descriptor, message);
+        }
+        let translating = self.surroundings.blocking(move || to_json(descriptor, message));
+        translating.await.map_err(|error| Status::internal(error.to_string()))?
     }
 
     fn into_lines(self) -> impl Stream<Item = Bytes> + Send + 'static {
@@ -353,7 +374,7 @@ impl Call {
                 return None;
             }
             if let Some(message) = unframe(&mut self.buffer) {
-                return Some(match to_json(self.descriptor.clone(), message) {
+                return Some(match self.translate(message).await {
                     Ok(value) => Bytes::from(format!("{{\"result\":{value}}}\n")),
                     Err(status) => self.fail(&status),
                 });
@@ -460,7 +481,7 @@ mod tests {
             (&b"foo"[..], &b"bar"[..], 7, true)
         );
         let json = to_json(put.input(), message).unwrap();
-        assert_eq!(json.to_string(), r#"{"key":"Zm9v","value":"YmFy","lease":"7","prev_kv":true}"#);
+        assert_eq!(json, r#"{"key":"Zm9v","value":"YmFy","lease":"7","prev_kv":true}"#);
         assert!(messages(&put, b"{\"key\":1}").is_err());
         assert_eq!(messages(&put, b"{} {}").unwrap(), messages(&put, b"{}").unwrap());
         assert!(messages(&put, b"{").is_err());
