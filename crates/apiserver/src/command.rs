@@ -132,7 +132,7 @@ fn store_tls(config: &Config) -> Result<Option<wire::ClientTls>, RunError> {
     if ca_pem.is_none() && cert_pem.is_none() {
         return Ok(None);
     }
-    Ok(Some(wire::ClientTls { ca_pem, cert_pem, key_pem, server_name: None, skip_verify: false }))
+    Ok(Some(wire::ClientTls { ca_pem, cert_pem, key_pem, ..wire::ClientTls::default() }))
 }
 
 /// SIGTERM and SIGINT stop the server; a second one is left to the runtime's default.

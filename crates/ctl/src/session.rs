@@ -169,6 +169,7 @@ fn tls(reach: &Reach<'_>, endpoints: &[String]) -> Result<Option<ClientTls>, Fai
         key_pem: read(reach.key)?,
         server_name: None,
         skip_verify: reach.skip_verify,
+        ca_is_systems: false,
     };
     let secure = endpoints
         .iter()
@@ -179,6 +180,7 @@ fn tls(reach: &Reach<'_>, endpoints: &[String]) -> Result<Option<ClientTls>, Fai
     }
     if tls.ca_pem.is_none() && !tls.skip_verify {
         tls.ca_pem = system_authorities();
+        tls.ca_is_systems = true;
     }
     if let Err(error) = tls.settings() {
         let files = [("cacert", reach.ca), ("cert", reach.cert), ("key", reach.key)];

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
@@ -16,6 +16,8 @@ use crate::{Anchors, ServerVerifier};
 pub struct ClientTls {
     /// Certificates of the authorities that may sign a server. Needed unless `skip_verify`.
     pub ca_pem: Option<Vec<u8>>,
+    /// A certificate in `ca_pem` that cannot be used is left out, with a warning: others put the system's list together.
+    pub ca_is_systems: bool,
     /// The client's certificate chain; comes with `key_pem`.
     pub cert_pem: Option<Vec<u8>>,
     /// The private key of `cert_pem`. Never logged.
@@ -57,7 +59,10 @@ impl ClientTls {
             }
             None => return Err(TlsError::NoAuthority),
             Some(pem) => {
-                let anchors = Anchors::new(certificates(pem, "authority")?);
+                let anchors = match self.ca_is_systems {
+                    true => usable(pem)?,
+                    false => Anchors::new(certificates(pem, "authority")?),
+                };
                 let roots = anchors.roots()?;
                 let verifier = ServerVerifier::new(anchors, roots, provider)
                     .map_err(|error| rustls::Error::General(error.to_string()))?;
@@ -89,6 +94,23 @@ fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'st
         .collect::<Result<_, _>>()
         .map_err(|error| TlsError::Certificate { what, reason: error.to_string() })?;
     if list.is_empty() { Err(TlsError::NoCertificate { what }) } else { Ok(list) }
+}
+
+/// The authorities of the system, as far as they can be read.
+fn usable(pem: &[u8]) -> Result<Anchors, TlsError> {
+    let mut list = Vec::new();
+    for (place, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
+        let certificate = certificate.map_err(|error| error.to_string());
+        let checked = certificate.and_then(|certificate| {
+            RootCertStore::empty().add(certificate.clone()).map_err(|error| error.to_string())?;
+            Ok(certificate)
+        });
+        match checked {
+            Ok(certificate) => list.push(certificate),
+            Err(error) => tracing::warn!(place, error, "an authority of the system's list is left out"),
+        }
+    }
+    if list.is_empty() { Err(TlsError::NoCertificate { what: "authority" }) } else { Ok(Anchors::new(list)) }
 }
 
 /// Believes every server; signatures are still checked. It encrypts; it does not tell who is there.
@@ -137,5 +159,24 @@ impl ServerCertVerifier for AcceptAny {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_odd_certificate_spoils_the_list_of_a_file_but_not_that_of_the_system() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let good = rcgen::CertificateParams::new(vec!["ca".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let odd = "-----BEGIN CERTIFICATE-----\nb2Rk\n-----END CERTIFICATE-----\n";
+        let pem = format!("{odd}{}{odd}", good.pem()).into_bytes();
+        let given = |ca_pem: &[u8], ca_is_systems| {
+            ClientTls { ca_pem: Some(ca_pem.to_vec()), ca_is_systems, ..ClientTls::default() }.settings()
+        };
+        assert!(given(&pem, true).is_ok());
+        assert!(given(&pem, false).is_err());
+        assert!(matches!(given(odd.as_bytes(), true), Err(TlsError::NoCertificate { .. })));
     }
 }
