@@ -4,7 +4,7 @@
 //! those under way have a bounded time to end.
 
 mod authority;
-mod metered;
+pub(crate) mod metered;
 mod pings;
 mod socket;
 

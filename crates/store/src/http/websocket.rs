@@ -3,12 +3,15 @@
 //! For browsers and others that cannot stream requests over plain HTTP. A call that takes one request takes the first
 //! message. The token comes as the subprotocol `Bearer, TOKEN` or in the cookie `token`, because browsers cannot set
 //! headers here. When either side is done, so is the connection. Pages that `--cors` does not list are refused.
-//! A client that answers no ping for two intervals, or takes nothing for one, is gone: nothing is kept for it.
+//! A client that answers no ping for two intervals, or takes not one byte for one, is gone: nothing is kept for it.
 //! Source: github.com/tmc/grpc-websocket-proxy, which etcd wraps around its gateway. Not here: what JSON means.
 
 use std::{
     pin::pin,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -42,13 +45,14 @@ use super::{
     answer,
     gateway::{self, Gateway},
 };
+use crate::serve::metered::Metered;
 
 /// Requests that were read and not yet taken.
 const REQUESTS_AHEAD: usize = 16;
 /// What the key of a handshake is joined with. Source: RFC 6455, section 1.3.
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// How often the client is asked whether it is there, and how long it may take to take a message.
+/// How often the client is asked whether it is there, and how long it may take nothing of a message.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Whether the client asks for a websocket.
@@ -132,18 +136,21 @@ async fn converse(
 ) {
     let limit = Some(gateway.body_size_bytes_max());
     let config = WebSocketConfig::default().max_message_size(limit).max_frame_size(limit);
-    let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+    let taken_bytes = Arc::<AtomicU64>::default();
+    let upgraded = Metered::new(TokioIo::new(upgraded), Arc::default(), taken_bytes.clone());
+    let socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config)).await;
     let (requests, taken) = mpsc::channel(REQUESTS_AHEAD);
     let frames =
         ReceiverStream::new(taken).map(|frames| Ok::<_, std::convert::Infallible>(Frame::data(frames)));
     let answers = stream::once(gateway.start(&method, StreamBody::new(frames), token)).flatten();
-    exchange(&method, socket, requests, answers).await;
+    exchange(&method, socket, &taken_bytes, requests, answers).await;
 }
 
 /// Passes messages both ways until either side is done or the client is gone.
 async fn exchange<S>(
     method: &MethodDescriptor,
     socket: WebSocketStream<S>,
+    taken_bytes: &AtomicU64,
     requests: mpsc::Sender<Bytes>,
     answers: impl Stream<Item = Bytes>,
 ) where
@@ -153,13 +160,13 @@ async fn exchange<S>(
     let heard = AtomicBool::new(true);
     let end = tokio::select! {
         end = read(method, &mut source, requests, &heard) => end,
-        end = tell(answers, &mut sink, &heard) => end,
+        end = tell(answers, &mut sink, taken_bytes, &heard) => end,
     };
     match end {
         End::Done => {}
         End::Failed(status) => {
             let text = gateway::error_body(&status).to_string();
-            if send(&mut sink, Message::text(text)).await.is_err() {
+            if send(&mut sink, taken_bytes, Message::text(text)).await.is_err() {
                 return;
             }
         }
@@ -211,6 +218,7 @@ async fn read(
 async fn tell(
     answers: impl Stream<Item = Bytes>,
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
+    taken_bytes: &AtomicU64,
     heard: &AtomicBool,
 ) -> End {
     let mut answers = pin!(answers);
@@ -227,7 +235,7 @@ async fn tell(
                 false => return End::Gone,
             },
         };
-        if send(sink, message).await.is_err() {
+        if send(sink, taken_bytes, message).await.is_err() {
             return End::Gone;
         }
     }
@@ -236,18 +244,28 @@ async fn tell(
 /// Nobody takes this message.
 struct NotTaken;
 
+/// Sends for as long as the client takes something in each interval.
 async fn send(
     sink: &mut (impl Sink<Message, Error = Error> + Unpin),
+    taken_bytes: &AtomicU64,
     message: Message,
 ) -> Result<(), NotTaken> {
-    match time::timeout(PING_INTERVAL, sink.send(message)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(NotTaken),
+    let mut sending = pin!(sink.send(message));
+    loop {
+        let before = taken_bytes.load(Relaxed);
+        match time::timeout(PING_INTERVAL, &mut sending).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(_)) => return Err(NotTaken),
+            Err(_) if taken_bytes.load(Relaxed) == before => return Err(NotTaken),
+            Err(_) => {}
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
 
     /// The example of RFC 6455, section 1.3.
@@ -276,7 +294,7 @@ mod tests {
     async fn idle(server: tokio::io::DuplexStream) {
         let socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
         let (requests, mut taken) = mpsc::channel(1);
-        exchange(&watch(), socket, requests, stream::pending()).await;
+        exchange(&watch(), socket, &AtomicU64::default(), requests, stream::pending()).await;
         assert!(taken.recv().await.is_none());
     }
 
@@ -308,7 +326,35 @@ mod tests {
         let socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
         let (requests, _taken) = mpsc::channel(1);
         let begin = Instant::now();
-        exchange(&watch(), socket, requests, stream::repeat(Bytes::from_static(b"an event"))).await;
+        let events = stream::repeat(Bytes::from_static(b"an event"));
+        exchange(&watch(), socket, &AtomicU64::default(), requests, events).await;
         assert_eq!(begin.elapsed(), PING_INTERVAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_a_long_message_slowly_gets_all_of_it() {
+        let (server, mut client) = tokio::io::duplex(16);
+        let taken_bytes = Arc::<AtomicU64>::default();
+        let server = Metered::new(server, Arc::default(), taken_bytes.clone());
+        let socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+        let (requests, _taken) = mpsc::channel(1);
+        let taking = tokio::spawn(async move {
+            let mut taken = Vec::new();
+            let mut piece = [0; 10];
+            // Longer than any interval, for a text of two hundred bytes.
+            while taken.len() < 200 {
+                time::sleep(PING_INTERVAL * 2 / 3).await;
+                let count = client.read(&mut piece).await.unwrap();
+                assert!(count > 0, "dropped after {} bytes", taken.len());
+                taken.extend_from_slice(&piece[..count]);
+            }
+            client
+        });
+        let (method, events) =
+            (watch(), stream::iter([Bytes::from(vec![b'e'; 200])]).chain(stream::pending()));
+        tokio::select! {
+            () = exchange(&method, socket, &taken_bytes, requests, events) => panic!("dropped"),
+            taken = taking => drop(taken.unwrap()),
+        }
     }
 }

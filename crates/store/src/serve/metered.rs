@@ -12,14 +12,14 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub(super) struct Metered<S> {
+pub(crate) struct Metered<S> {
     stream: S,
     received_bytes: Arc<AtomicU64>,
     sent_bytes: Arc<AtomicU64>,
 }
 
 impl<S> Metered<S> {
-    pub(super) fn new(stream: S, received_bytes: Arc<AtomicU64>, sent_bytes: Arc<AtomicU64>) -> Metered<S> {
+    pub(crate) fn new(stream: S, received_bytes: Arc<AtomicU64>, sent_bytes: Arc<AtomicU64>) -> Metered<S> {
         Metered { stream, received_bytes, sent_bytes }
     }
 
