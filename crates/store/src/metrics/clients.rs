@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use http::HeaderMap;
 use parking_lot::RwLock;
 
-/// Versions that are told apart; more count as `other`.
+/// Versions that are told apart, with `other`, as which all more count.
 const VERSIONS_MAX: usize = 32;
 const VERSION_LENGTH_MAX: usize = 16;
 const HEADER: &str = "client-api-version";
@@ -55,7 +55,8 @@ impl Clients {
             return;
         }
         let mut versions = self.versions.write();
-        let version = if versions.len() < VERSIONS_MAX { version } else { OTHER };
+        let apart = versions.iter().filter(|(known, _)| known != OTHER).count();
+        let version = if apart + 1 < VERSIONS_MAX { version } else { OTHER };
         if !find(&versions, version) {
             let counts = Counts::default();
             counts.add(is_stream);
@@ -118,5 +119,10 @@ mod tests {
         let told = clients.requests();
         assert_eq!(told.len(), VERSIONS_MAX);
         assert_eq!(told.iter().map(|requests| requests.calls).sum::<u64>(), 1003);
+        let clients = Clients::default();
+        for number in 0..1000 {
+            clients.count(&said(&format!("9.{number}")), false);
+        }
+        assert_eq!(clients.requests().len(), VERSIONS_MAX, "`other` is one of them");
     }
 }

@@ -144,6 +144,20 @@ impl<S: AsyncWrite + Unpin> Enforced<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Enforced<S> {
+    /// Resolves when the client sends no more; what it sends until then is for nobody.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut ignored = [0; 1024];
+        loop {
+            let mut buffer = ReadBuf::new(&mut ignored);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
 /// The frame GOAWAY.
 fn farewell(last_stream: u32) -> Vec<u8> {
     let size_bytes = 8 + DEBUG_DATA.len() as u32;
@@ -273,10 +287,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Enforced<S> {
             }
             buffer.set_filled(before);
         }
-        // In the middle of a frame its writer is waiting for the socket, and goes on when that has room.
+        // In the middle of a frame its writer is waiting for the socket, and goes on when that has room. Or the client goes.
         match this.sent.left_bytes() {
             0 => this.poll_farewell(context).map(Err),
-            _ => Poll::Pending,
+            _ => this.poll_gone(context),
         }
     }
 }
@@ -448,6 +462,21 @@ mod tests {
         };
         let ((), told) = tokio::join!(serving, asking);
         assert_eq!(told, [data.clone(), farewell(0)].concat());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_in_the_middle_of_a_frame_is_not_waited_for() {
+        let (mut server, mut client) = connection(64);
+        client.write_all(PREFACE).await.unwrap();
+        let mut preface = [0; PREFACE.len()];
+        server.read_exact(&mut preface).await.unwrap();
+        server.write_all(&frame(DATA, 0, 5, &[9; 200])[..50]).await.unwrap();
+        let reading = tokio::spawn(async move { read(&mut server).await });
+        client.write_all(&frame(PING, 0, 0, &[7; 8]).repeat(9)).await.unwrap();
+        // Says no more, and takes no more.
+        client.shutdown().await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(30), reading).await.unwrap();
+        assert_eq!(ended.unwrap().1, None);
     }
 
     #[tokio::test]
