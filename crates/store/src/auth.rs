@@ -18,7 +18,7 @@ use wire::{
 
 use crate::{
     context::{Asker, Context, Learner},
-    gate::{AuthStatus, Login, RoleGet, RoleList, UserGet, UserList},
+    gate::{self, AuthStatus, Login, RoleGet, RoleList, UserGet, UserList},
     status::{self, Refusal},
 };
 use tokens::Token;
@@ -297,8 +297,13 @@ impl Auth for AuthService {
     ) -> Result<Response<pb::AuthRoleGrantPermissionResponse>, Status> {
         let caller = self.admit(&request)?;
         let pb::AuthRoleGrantPermissionRequest { name, perm } = request.into_inner();
-        let permission = permission_from_wire(perm.ok_or(Refusal::PermissionNotGiven)?)?;
-        let header = self.change(caller, AuthCommand::RoleGrantPermission { role: name, permission }).await?;
+        let given = perm.ok_or_else(|| Refusal::PermissionNotGiven.into()).and_then(permission_from_wire);
+        if given.is_err() {
+            // Whoever may not is told only that.
+            self.context.gate.authorize(&caller, gate::Maintenance)?;
+        }
+        let command = AuthCommand::RoleGrantPermission { role: name, permission: given? };
+        let header = self.change(caller, command).await?;
         Ok(Response::new(pb::AuthRoleGrantPermissionResponse { header }))
     }
 

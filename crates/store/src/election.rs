@@ -15,7 +15,7 @@ use crate::{
     context::{Context, Learner},
     convert,
     queue::Queue,
-    status::Refusal,
+    status::{self, Refusal},
 };
 
 #[derive(Clone)]
@@ -44,14 +44,15 @@ impl Election for ElectionService {
         let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
         let pb::CampaignRequest { name, lease, value } = request;
         let queue = Queue::new(self.context.clone(), asker, &name);
-        let place = queue.enter(lease, value.clone()).await?;
+        let place = queue.enter(lease, value.clone()).await.map_err(status::recipe)?;
         if place.value_before.as_ref().is_some_and(|before| *before != value) {
             let put = Put { key: place.key.clone(), value, lease: place.lease, ..Put::default() };
-            if !queue.if_held(place.key.clone(), place.revision, Op::Put(put)).await?.1 {
+            let put = queue.if_held(place.key.clone(), place.revision, Op::Put(put)).await;
+            if !put.map_err(status::recipe)?.1 {
                 return Err(not_leader());
             }
         }
-        if !queue.hold(&place).await? {
+        if !queue.hold(&place).await.map_err(status::recipe)? {
             return Err(Status::unknown("election: session is expired"));
         }
         let leader = pb::LeaderKey { name, key: place.key, rev: place.revision, lease: place.lease };
@@ -71,7 +72,7 @@ impl Election for ElectionService {
         let leader = leader_key(leader)?;
         let queue = Queue::new(self.context.clone(), asker, &leader.name);
         let put = Put { key: leader.key.clone(), value, lease: leader.lease, ..Put::default() };
-        match queue.if_held(leader.key, leader.rev, Op::Put(put)).await? {
+        match queue.if_held(leader.key, leader.rev, Op::Put(put)).await.map_err(status::recipe)? {
             (revision, true) => {
                 Ok(Response::new(pb::ProclaimResponse { header: Some(self.context.header(revision)) }))
             }
@@ -84,9 +85,10 @@ impl Election for ElectionService {
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<pb::LeaderResponse>, Status> {
         let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
-        self.context.barrier().await?;
+        self.context.barrier().await.map_err(status::recipe)?;
         let queue = Queue::new(self.context.clone(), asker, &request.name);
-        let first = queue.first()?.ok_or_else(|| Status::unknown("election: no leader"))?;
+        let first = queue.first().map_err(status::recipe)?;
+        let first = first.ok_or_else(|| Status::unknown("election: no leader"))?;
         let header = Some(self.context.header_now());
         Ok(Response::new(pb::LeaderResponse { header, kv: Some(convert::key_value(first)) }))
     }
@@ -119,7 +121,8 @@ impl Election for ElectionService {
         let leader = leader_key(request.leader)?;
         let queue = Queue::new(self.context.clone(), asker, &leader.name);
         let delete = DeleteRange { range: KeyRange::Key(leader.key.clone()), prev_kv: false };
-        let (revision, _) = queue.if_held(leader.key, leader.rev, Op::DeleteRange(delete)).await?;
+        let deleted = queue.if_held(leader.key, leader.rev, Op::DeleteRange(delete)).await;
+        let (revision, _) = deleted.map_err(status::recipe)?;
         Ok(Response::new(pb::ResignResponse { header: Some(self.context.header(revision)) }))
     }
 }

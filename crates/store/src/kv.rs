@@ -14,6 +14,7 @@ use mvcc::{
     Command, Compact, KeyValue, OpReply, PlannedRead, RangeError, RangeQuery, RangeReply, ReadPlan, Reply,
     TxnReply,
 };
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 use wire::etcdserverpb::{self as pb, kv_server::Kv};
 
@@ -86,7 +87,9 @@ impl Kv for KvService {
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        let size_bytes = request.get_ref().encoded_len();
         let (caller, put) = self.context.admit_read(request, Learner::Refuses, convert::put)?;
+        self.context.check_size(&caller, size_bytes)?;
         match self.context.propose(caller, Command::Put(put)).await? {
             (revision, Reply::Put(reply)) => {
                 Ok(Response::new(convert::put_response(self.context.header(revision), reply)))
@@ -99,7 +102,9 @@ impl Kv for KvService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let size_bytes = request.get_ref().encoded_len();
         let (caller, delete) = self.context.admit_read(request, Learner::Refuses, convert::delete_range)?;
+        self.context.check_size(&caller, size_bytes)?;
         match self.context.propose(caller, Command::DeleteRange(delete)).await? {
             (revision, Reply::DeleteRange(reply)) => {
                 let header = self.context.header(revision);
@@ -112,6 +117,7 @@ impl Kv for KvService {
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
         let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
+        let size_bytes = request.encoded_len();
         let asked = convert::txn(request, self.context.config.txn_operations_max)?;
         let (revision, Measured { reply, size_bytes }) = if asked.txn.is_read_only() {
             self.context.catch_up(asked.freshness).await?;
@@ -119,7 +125,8 @@ impl Kv for KvService {
             read_txn(&self.context, &self.context.gate.authorize(&caller, ReadTxn(asked.txn))?).await?
         } else {
             let caller = self.context.who(&asker)?;
-                match self.context.propose(caller, Command::Txn(asked.txn)).await? {
+            self.context.check_size(&caller, size_bytes)?;
+            match self.context.propose(caller, Command::Txn(asked.txn)).await? {
                 (revision, Reply::Txn(reply)) => {
                     (revision, Measured { size_bytes: txn_size_bytes(&reply), reply })
                 }

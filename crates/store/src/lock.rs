@@ -13,6 +13,7 @@ use wire::v3lockpb::{self as pb, lock_server::Lock};
 use crate::{
     context::{Context, Learner},
     queue::Queue,
+    status,
 };
 
 #[derive(Clone)]
@@ -26,8 +27,8 @@ impl Lock for LockService {
         let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
         let pb::LockRequest { name, lease } = request;
         let queue = Queue::new(self.context.clone(), asker, &name);
-        let place = queue.enter(lease, Bytes::new()).await?;
-        if !queue.hold(&place).await? {
+        let place = queue.enter(lease, Bytes::new()).await.map_err(status::recipe)?;
+        if !queue.hold(&place).await.map_err(status::recipe)? {
             return Err(Status::unknown("mutex: session is expired"));
         }
         Ok(Response::new(pb::LockResponse { header: Some(self.context.header_now()), key: place.key }))
@@ -41,9 +42,9 @@ impl Lock for LockService {
         let queue = Queue::new(self.context.clone(), asker, &[]);
         let key = request.key;
         if key.is_empty() {
-            return Err(crate::status::check(mvcc::CheckError::EmptyKey));
+            return Err(status::recipe(status::check(mvcc::CheckError::EmptyKey)));
         }
-        let revision = queue.leave(key).await?;
+        let revision = queue.leave(key).await.map_err(status::recipe)?;
         Ok(Response::new(pb::UnlockResponse { header: Some(self.context.header(revision)) }))
     }
 }

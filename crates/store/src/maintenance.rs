@@ -179,7 +179,8 @@ impl Maintenance for MaintenanceService {
                 let header = Some(self.context.header_now());
                 return Ok(Response::new(pb::DowngradeResponse { header, version: minor.to_owned() }));
             }
-            Err(_) => return Err(Status::invalid_argument(format!("unknown downgrade action {action}"))),
+            // As etcd says it, for which it has no code.
+            Err(_) => return Err(Status::unknown("etcdserver: unknown method")),
         };
         Err(refusal.into())
     }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mvcc::{
-    Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseGrant, Op, OpReply,
-    Put, RangeQuery, Reply, SortOrder, SortTarget, Txn,
+    CheckError, Command, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, LeaseGrant,
+    Op, OpReply, Put, RangeQuery, Reply, SortOrder, SortTarget, Txn,
 };
 use tonic::Status;
 
@@ -143,6 +143,9 @@ impl Queue {
 
     /// Runs `op` if the key still has the place that the caller believes. Gives the revision and whether it ran.
     pub(crate) async fn if_held(&self, key: Bytes, revision: i64, op: Op) -> Result<(i64, bool), Status> {
+        if key.is_empty() {
+            return Err(status::check(CheckError::EmptyKey));
+        }
         let target = CompareTarget::CreateRevision(revision);
         let held = Compare { range: KeyRange::Key(key), result: CompareResult::Equal, target };
         let txn = Txn { compare: vec![held], success: vec![op], failure: Vec::new() };
@@ -163,13 +166,8 @@ impl Queue {
     }
 
     async fn txn(&self, txn: Txn) -> Result<(i64, mvcc::TxnReply), Status> {
-        // etcd runs these recipes as a client of itself and loses the code of this one.
-        let unknown_lease = |status: Status| match status.code() {
-            tonic::Code::NotFound => Status::unknown(status.message()),
-            _ => status,
-        };
         let caller = self.context.who(&self.asker)?;
-        match self.context.propose(caller, Command::Txn(txn)).await.map_err(unknown_lease)? {
+        match self.context.propose(caller, Command::Txn(txn)).await? {
             (revision, Reply::Txn(reply)) => Ok((revision, reply)),
             _ => Err(status::mismatched_reply()),
         }

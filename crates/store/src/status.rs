@@ -39,6 +39,8 @@ pub(crate) enum Refusal {
     DowngradeTarget,
     #[error("mvcc: database space exceeded")]
     NoSpace,
+    #[error("request is too large")]
+    TooLarge,
     #[error("too many requests")]
     TooManyRequests,
     #[error("server stopped")]
@@ -57,6 +59,7 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Status {
         let code = match refusal {
             Refusal::EmptyOperation
+            | Refusal::TooLarge
             | Refusal::InvalidSort
             | Refusal::AuthFailed
             | Refusal::PermissionNotGiven
@@ -148,7 +151,7 @@ pub(crate) fn propose(error: ProposeError) -> Status {
     match &error {
         ProposeError::NoLeader => Refusal::NoLeader.into(),
         ProposeError::TooManyRequests => Refusal::TooManyRequests.into(),
-        ProposeError::TooLarge { .. } => etcd(Code::InvalidArgument, "request is too large"),
+        ProposeError::TooLarge { .. } => Refusal::TooLarge.into(),
         ProposeError::OutcomeUnknown { .. } => etcd(Code::Unavailable, "request timed out"),
         ProposeError::Stopped => Refusal::Stopped.into(),
     }
@@ -200,6 +203,12 @@ pub(crate) fn membership(error: MembershipError) -> Status {
     etcd(code, error)
 }
 
+/// A refusal of a lock or an election. etcd runs these as a client of itself, which knows errors by their text and has
+/// no codes to pass on. Source: etcd client/v3 `ContextError`, server/etcdserver/api/v3lock.
+pub(crate) fn recipe(status: Status) -> Status {
+    if status.message().starts_with("etcdserver: ") { Status::unknown(status.message()) } else { status }
+}
+
 /// What a watch says when it may not be opened: the whole gRPC error as text.
 pub(crate) fn cancel_reason(status: &Status) -> String {
     format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message())
@@ -236,6 +245,16 @@ pub(crate) fn code_name(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_recipe_keeps_the_text_of_a_refusal_and_loses_its_code() {
+        let lost = recipe(Refusal::NoSpace.into());
+        assert_eq!(
+            (lost.code(), lost.message()),
+            (Code::Unknown, "etcdserver: mvcc: database space exceeded")
+        );
+        assert_eq!(recipe(mismatched_reply()).code(), Code::Internal);
+    }
 
     /// The rows of etcd's table that this file makes up itself; the others are the lower enums' own texts.
     #[test]
