@@ -60,7 +60,7 @@ impl Store {
         hash
     }
 
-    /// Checksum of all records up to `revision` (0 or less: the current one) that compaction keeps.
+    /// Checksum of all records up to `revision` (0: the current one; none up to a negative one) that compaction keeps.
     pub fn hash_kv(&self, records: &dyn Records, revision: i64) -> Result<HashKv, RangeError> {
         let mut cursor = HashCursor::new(revision);
         loop {
@@ -82,7 +82,7 @@ impl Store {
         let HashKv { mut hash, hash_revision, .. } = match cursor.begun {
             None => {
                 self.space.check_revision(cursor.revision)?;
-                let hash_revision = if cursor.revision > 0 { cursor.revision } else { self.space.revision };
+                let hash_revision = if cursor.revision == 0 { self.space.revision } else { cursor.revision };
                 let hash = crc32c::crc32c(BUCKET);
                 *cursor.begun.insert(HashKv { hash, compact_revision, hash_revision })
             }
@@ -204,7 +204,7 @@ enum Life {
 }
 
 impl HashCursor {
-    /// Up to `revision`; 0 or less: the one that is current at the first step.
+    /// Up to `revision`; 0: the one that is current at the first step.
     pub fn new(revision: i64) -> HashCursor {
         HashCursor { revision, after: Revision::default(), begun: None, life: Life::SoughtFrom(Bytes::new()) }
     }

@@ -25,6 +25,16 @@ impl Space {
         Ok(())
     }
 
+    /// The same inside of a transaction, where a negative revision is one before the first. Source: etcd
+    /// server/etcdserver/txn/txn.go `checkRange`; before the first compaction the first revision is -1 there.
+    pub(crate) fn check_txn_revision(&self, revision: i64) -> Result<(), RangeError> {
+        let first = if self.compaction.scheduled > 0 { self.compaction.scheduled } else { -1 };
+        if revision != 0 && revision < first {
+            return Err(RangeError::Compacted);
+        }
+        self.check_revision(revision)
+    }
+
     pub(crate) fn range(
         &self,
         records: &dyn Records,

@@ -72,7 +72,7 @@ impl Store {
         for step in &plan.steps {
             match step {
                 Step::Op(Op::Range(query)) => {
-                    self.space.check_revision(query.revision)?;
+                    self.space.check_txn_revision(query.revision)?;
                     let revision = if query.revision > 0 { query.revision } else { self.revision() };
                     reads.push(PlannedRead::Range(RangeQuery { revision, ..query.clone() }));
                 }
@@ -144,7 +144,7 @@ impl Store {
         plan.steps.iter().try_for_each(|step| match step {
             // The other way round than for a put alone: etcd's order.
             Step::Op(Op::Put(put)) => self.check_kept(put).and_then(|()| self.check_lease(put)),
-            Step::Op(Op::Range(query)) => Ok(self.space.check_revision(query.revision)?),
+            Step::Op(Op::Range(query)) => Ok(self.space.check_txn_revision(query.revision)?),
             Step::Op(Op::DeleteRange(delete)) => {
                 let passed = self.space.index.range(&delete.range);
                 let kept = passed.filter(|(_, history)| self.space.is_kept(history.latest()));
@@ -195,6 +195,7 @@ impl Store {
         for step in &plan.steps {
             match step {
                 Step::Op(Op::Range(query)) => {
+                    self.space.check_txn_revision(query.revision)?;
                     responses.push(OpReply::Range(self.read(records, query, work)?));
                 }
                 Step::Txn(nested) => responses.push(OpReply::Txn(self.read_plan(records, nested, work)?)),

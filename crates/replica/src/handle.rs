@@ -291,7 +291,7 @@ impl Handle {
         self.inner.metrics()
     }
 
-    /// Checksum of the records up to a revision (0 or less: the current one), taken in steps, so that a big store goes
+    /// Checksum of the records up to a revision (0: the current one), taken in steps, so that a big store goes
     /// on meanwhile.
     pub async fn hash_kv(&self, revision: i64) -> Result<HashKv, RangeError> {
         self.inner.state.hash_kv(revision).await

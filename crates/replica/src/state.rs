@@ -75,7 +75,7 @@ impl State {
         f(&core.store, &Watched { file: core.file.as_ref(), damage: &self.damage })
     }
 
-    /// Checksum of the records up to a revision (0 or less: the current one), in steps between which apply and other
+    /// Checksum of the records up to a revision (0: the current one), in steps between which apply and other
     /// reads go on. A compaction in between makes it begin again.
     pub(crate) async fn hash_kv(&self, revision: i64) -> Result<HashKv, RangeError> {
         let mut cursor = HashCursor::new(revision);

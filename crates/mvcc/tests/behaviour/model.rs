@@ -98,7 +98,8 @@ impl Model {
                 Op::Range(query) if query.revision > self.revision() => {
                     return Err(ApplyError::FutureRevision);
                 }
-                Op::Range(query) if query.revision > 0 && query.revision < self.compacted => {
+                // Here a negative one is no name for the latest.
+                Op::Range(query) if query.revision != 0 && query.revision < self.first_revision() => {
                     return Err(ApplyError::Compacted);
                 }
                 Op::Range(_) | Op::DeleteRange(_) => {}
@@ -106,6 +107,10 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    fn first_revision(&self) -> i64 {
+        if self.compacted > 0 { self.compacted } else { -1 }
     }
 
     /// Chosen by the state before the transaction, however deep.

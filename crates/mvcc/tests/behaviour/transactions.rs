@@ -99,6 +99,8 @@ fn a_refused_transaction_has_no_effect() {
            txn then { put b 1 ; put c "" ignore-value }                 -> error: key not found
            txn then { put b 1 ; put c 1 ignore-lease }                  -> error: key not found
            txn then { put b 1 ; get a @2 }                              -> error: mvcc: required revision has been compacted
+           txn then { put b 1 ; get a @-1 }                             -> error: mvcc: required revision has been compacted
+           txn then { get a @-1 }                                       -> error: mvcc: required revision has been compacted
            txn then { put b 1 ; get a @5 }                              -> error: mvcc: required revision is a future revision
            txn then { put b 1 ; txn then { get a @9 } }                 -> error: mvcc: required revision is a future revision
            txn then { put b 1 ; txn then { put c 1 lease=7 } }          -> error: requested lease not found
