@@ -11,6 +11,7 @@ mod known;
 mod side;
 
 use std::path::Path;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -22,6 +23,9 @@ use side::Side;
 
 /// Until both have told the same, or one of them has told something else for so long.
 const AGREE_TIME_MAX: Duration = Duration::from_secs(8);
+/// A call that waits for others by nature is given up when neither has answered for so long. Once one has, the other has
+/// as long as for any call: only a slow machine makes it late.
+const BLOCKING_TIME_MAX: Duration = Duration::from_secs(4);
 const SHORTEN_TRIES_MAX: usize = 120;
 const SHORTEN_TIME_MAX: Duration = Duration::from_secs(90);
 
@@ -115,9 +119,12 @@ impl Pair {
             {
                 return Ok(Some(Difference { at: at.saturating_sub(1), theirs, ours }));
             }
-            let (theirs, ours) =
-                tokio::try_join!(self.theirs.line(&self.pool, line), self.ours.line(&self.pool, line))
-                    .with_context(|| line.clone())?;
+            let (theirs, ours) = (self.theirs.line(&self.pool, line), self.ours.line(&self.pool, line));
+            let (theirs, ours) = both(line, theirs, ours).await.with_context(|| line.clone())?;
+            if known::died(&theirs) {
+                eprintln!("this etcd ended at line {at}, so nothing is compared behind it: {line}");
+                return Ok(None);
+            }
             let (theirs, ours) =
                 (known::normal(line, theirs, &self.theirs), known::normal(line, ours, &self.ours));
             if !known::same(line, &theirs, &ours) {
@@ -167,6 +174,23 @@ impl Pair {
         let (theirs, ours) = tokio::try_join!(self.theirs.clear(), self.ours.clear())?;
         ensure!(theirs == ours, "fresh servers begin differently: {theirs:?} and {ours:?}");
         Ok(())
+    }
+}
+
+/// What both answer to one line.
+async fn both(
+    line: &str,
+    theirs: impl Future<Output = Result<Value>>,
+    ours: impl Future<Output = Result<Value>>,
+) -> Result<(Value, Value)> {
+    if !side::blocks(line) {
+        return tokio::try_join!(theirs, ours);
+    }
+    let (mut theirs, mut ours) = (pin!(theirs), pin!(ours));
+    tokio::select! {
+        theirs = &mut theirs => Ok((theirs?, ours.await?)),
+        ours = &mut ours => Ok((theirs.await?, ours?)),
+        () = tokio::time::sleep(BLOCKING_TIME_MAX) => Ok((side::NO_ANSWER.into(), side::NO_ANSWER.into())),
     }
 }
 

@@ -24,8 +24,7 @@ use crate::{
 
 /// A call that takes longer is recorded as one that does not answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// The same for calls that wait for others by nature.
-const BLOCKING_TIME_MAX: Duration = Duration::from_secs(4);
+pub(super) const NO_ANSWER: &str = "no answer";
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(20);
 /// bcrypt cheap, no fsync: neither is looked at here.
 const FLAGS: &[&str] = &["--bcrypt-cost=4", "--unsafe-no-fsync"];
@@ -79,6 +78,11 @@ pub(super) fn ends_history(line: &str) -> bool {
         || line.starts_with("Maintenance/Alarm")
 }
 
+/// Whether a line may wait for others by nature.
+pub(super) fn blocks(line: &str) -> bool {
+    ["Lock/Lock", "Campaign", "/lock/lock", "/campaign"].iter().any(|word| line.contains(word))
+}
+
 /// Whether a line sends something on a stream.
 pub(super) fn is_sent(line: &str) -> bool {
     line.split_once(' ').is_some_and(|(_, rest)| rest.starts_with('>'))
@@ -120,9 +124,9 @@ impl Side {
             "http" | "line" => {
                 let line = self.with_revisions(rest)?;
                 let asked = http::ask(&self.target.url, None, &line, &self.metadata, word == "line");
-                match tokio::time::timeout(time_max(line.as_str()), asked).await {
+                match tokio::time::timeout(ANSWER_TIME_MAX, asked).await {
                     Ok(answer) => answer,
-                    Err(_) => Ok(json!("no answer")),
+                    Err(_) => Ok(json!(NO_ANSWER)),
                 }
             }
             _ if rest.starts_with('>') => self.send(pool, word, rest[1..].trim()).await,
@@ -130,10 +134,10 @@ impl Side {
                 let method = call::method(pool, word)?;
                 let request = json::request(rest, method.input(), self.base)?;
                 let asked = call::one(&self.target.transport, &method, request, &self.metadata);
-                match tokio::time::timeout(time_max(word), asked).await {
+                match tokio::time::timeout(ANSWER_TIME_MAX, asked).await {
                     Ok(Ok(answer)) => Ok(json!({ "answer": json::answer(&answer, self.base)? })),
                     Ok(Err(status)) => Ok(json!({ "refused": refusal(&status) })),
-                    Err(_) => Ok(json!("no answer")),
+                    Err(_) => Ok(json!(NO_ANSWER)),
                 }
             }
         }
@@ -178,7 +182,7 @@ impl Side {
         let call = match tokio::time::timeout(ANSWER_TIME_MAX, begun).await {
             Ok(Ok(call)) => call,
             Ok(Err(status)) => return Ok(json!({ "refused": refusal(&status) })),
-            Err(_) => return Ok(json!("no answer")),
+            Err(_) => return Ok(json!(NO_ANSWER)),
         };
         let told = Arc::new(Mutex::new(Told::default()));
         let (requests, answers) = call.split();
@@ -311,11 +315,6 @@ impl Side {
         ensure!(!status.enabled, "authentication is still enabled");
         Ok((revision, status.auth_revision))
     }
-}
-
-fn time_max(what: &str) -> Duration {
-    let blocks = ["Lock/Lock", "Campaign", "/lock/lock", "/campaign"].iter().any(|word| what.contains(word));
-    if blocks { BLOCKING_TIME_MAX } else { ANSWER_TIME_MAX }
 }
 
 /// Sorts what a stream says until it ends.
