@@ -133,7 +133,8 @@ const STALE: [&str; 3] = [
 
 /// Whether a login helps, as etcd's client sees it.
 pub(crate) fn is_stale(status: &Status) -> bool {
-    matches!(status.code(), Code::Unauthenticated | Code::InvalidArgument)
+    // Locks and elections have no codes.
+    matches!(status.code(), Code::Unauthenticated | Code::InvalidArgument | Code::Unknown)
         && STALE.contains(&status.message())
 }
 

@@ -54,6 +54,28 @@ pub(crate) const COMMANDS: &[Command] = &[
 const ELECTION_TTL_S: i64 = 60;
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
+/// What is over soon, among the refusals that etcd gives without a code.
+const PASSING: [&str; 6] = [
+    "etcdserver: no leader",
+    "etcdserver: leader changed",
+    "etcdserver: server stopped",
+    "etcdserver: request timed out",
+    "etcdserver: unhealthy cluster",
+    "etcdserver: too many requests",
+];
+
+/// Whether it is worth asking again.
+fn passes(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::Cancelled => true,
+        Code::Unknown => {
+            let message = status.message();
+            !message.starts_with("etcdserver: ") || PASSING.iter().any(|text| message.starts_with(text))
+        }
+        _ => false,
+    }
+}
+
 /// Asks until a member has answered, the lease is lost or a signal came (then nothing is answered).
 async fn ask_while<T>(
     session: &Session,
@@ -65,11 +87,7 @@ async fn ask_while<T>(
     let answered = async {
         loop {
             match ask().await {
-                Err(status)
-                    if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) =>
-                {
-                    tokio::time::sleep(RETRY_INTERVAL).await;
-                }
+                Err(status) if passes(&status) => tokio::time::sleep(RETRY_INTERVAL).await,
                 answer => return answer,
             }
         }
@@ -219,7 +237,7 @@ async fn observe(session: &Session, name: &str) -> Result<(), Failure> {
             _ = signals.next() => return Ok(()),
         };
         match ended {
-            Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
+            Err(status) if passes(&status) => {
                 tokio::time::sleep(RETRY_INTERVAL).await;
             }
             Err(status) if login::is_stale(&status) && logins < login::ATTEMPTS_MAX => {
@@ -269,4 +287,23 @@ async fn lead(
     let request = ResignRequest { leader: Some(leader) };
     let _ = session.call(session.client.election.clone().resign(session.ask(request))).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_without_a_code_is_judged_by_its_text() {
+        for (text, is_passing) in [
+            ("etcdserver: permission denied", false),
+            ("etcdserver: mvcc: database space exceeded", false),
+            ("etcdserver: request timed out, possibly due to connection lost", true),
+            ("etcdserver: no leader", true),
+            ("transport error", true),
+        ] {
+            assert_eq!(passes(&Status::unknown(text)), is_passing, "{text}");
+        }
+        assert!(!passes(&Status::permission_denied("no")));
+    }
 }
