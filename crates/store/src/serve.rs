@@ -4,6 +4,7 @@
 //! those under way have a bounded time to end.
 
 mod authority;
+mod handshakes;
 pub(crate) mod metered;
 mod pings;
 mod socket;
@@ -21,7 +22,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 
@@ -31,18 +32,21 @@ use crate::{
     http::HttpService,
     serve::{
         authority::Readable,
+        handshakes::{Handshakes, Place},
         metered::Metered,
         pings::Enforced,
         socket::{Security, Stream},
     },
     services::Services,
     tls::{self, Reloading},
-    url::{Place, Url},
+    url::{self, Url},
 };
 pub(crate) use socket::Listener;
 
 /// Bounds of one connection.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Handshakes under way at once; each takes some tens of kilobytes.
+const HANDSHAKES_MAX: usize = 1000;
 const HEADER_TIME_MAX: Duration = Duration::from_secs(30);
 const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
@@ -74,7 +78,7 @@ pub(crate) enum Scope {
 /// The address to bind for a TCP URL: the first that the host resolves to, IPv4 first, so that `localhost` is where clients look.
 pub(crate) async fn resolve(url: &Url) -> Result<SocketAddr, ListenError> {
     let failed = |source| ListenError::Listen { url: url.clone(), source };
-    let Place::Tcp { host, port } = &url.place else {
+    let url::Place::Tcp { host, port } = &url.place else {
         return Err(ListenError::NoHost { url: url.clone() });
     };
     let mut addresses: Vec<SocketAddr> =
@@ -97,6 +101,7 @@ struct Front {
     services: Services,
     http: HttpService,
     tls: Option<Arc<Reloading<ServerConfig>>>,
+    handshakes: Arc<Handshakes>,
     builder: auto::Builder<TokioExecutor>,
     /// Whether the common name of a client's certificate is its user name.
     certificate_users: bool,
@@ -119,6 +124,7 @@ pub(crate) async fn serve(
         context: own.context,
         services,
         tls,
+        handshakes: Handshakes::new(HANDSHAKES_MAX),
         stop: stop.clone(),
         tasks: TaskTracker::new(),
     });
@@ -153,7 +159,14 @@ async fn accept(front: Arc<Front>, listener: Listener) {
         match accepted {
             Ok((stream, peer)) => {
                 let (security, scope) = (listener.security, listener.scope);
-                front.tasks.spawn(connection(front.clone(), stream, peer, security, scope));
+                let place = match security {
+                    Security::Plain => None,
+                    Security::Tls | Security::Both => tokio::select! {
+                        place = front.handshakes.begin() => place,
+                        () = front.stop.cancelled() => return,
+                    },
+                };
+                front.tasks.spawn(connection(front.clone(), (stream, peer), place, security, scope));
             }
             Err(error) => {
                 tracing::warn!(%error, url = %listener.urls[0], "connection not accepted");
@@ -163,39 +176,64 @@ async fn accept(front: Arc<Front>, listener: Listener) {
     }
 }
 
-async fn connection(front: Arc<Front>, stream: Stream, peer: String, security: Security, scope: Scope) {
+async fn connection(
+    front: Arc<Front>,
+    (stream, peer): (Stream, String),
+    place: Option<Place>,
+    security: Security,
+    scope: Scope,
+) {
     if let Err(error) = stream.prepare() {
         tracing::debug!(%error, %peer, "options of a socket not set");
     }
+    let given_up = async {
+        match &place {
+            Some(place) => place.given_up().await,
+            None => std::future::pending().await,
+        }
+    };
+    let shaken = tokio::select! {
+        shaken = time::timeout(HANDSHAKE_TIME_MAX, shake(&front, stream, security)) => {
+            shaken.unwrap_or_else(|_| Err("TLS handshake took too long".to_owned()))
+        }
+        () = given_up => Err("too many TLS handshakes at once".to_owned()),
+    };
+    drop(place);
+    match shaken {
+        Ok(Shaken::Plain(stream)) => exchange(front, stream, peer, Secured::No, scope).await,
+        Ok(Shaken::Tls(stream)) => {
+            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let user = certificate.filter(|_| front.certificate_users).and_then(tls::common_name);
+            let user = user.map(|name| CertificateUser(name.into()));
+            exchange(front, *stream, peer, Secured::Tls(user), scope).await;
+        }
+        Ok(Shaken::Nobody) => {}
+        Err(error) => tracing::warn!(error, %peer, "rejected connection on client endpoint"),
+    }
+}
+
+/// A connection on which nothing was asked yet.
+enum Shaken {
+    Plain(Metered<Stream>),
+    Tls(Box<TlsStream<Metered<Stream>>>),
+    /// Nobody who wants something.
+    Nobody,
+}
+
+async fn shake(front: &Front, stream: Stream, security: Security) -> Result<Shaken, String> {
     let is_tls = match security {
         Security::Plain => false,
         Security::Tls => true,
-        Security::Both => match time::timeout(HANDSHAKE_TIME_MAX, stream.begins_with_tls()).await {
-            Ok(Ok(is_tls)) => is_tls,
-            // Nobody who wants something.
-            Ok(Err(_)) | Err(_) => return,
+        Security::Both => match stream.begins_with_tls().await {
+            Ok(is_tls) => is_tls,
+            Err(_) => return Ok(Shaken::Nobody),
         },
     };
     let metrics = &front.context.metrics;
     let stream = Metered::new(stream, metrics.received_bytes.clone(), metrics.sent_bytes.clone());
-    let Some(tls) = front.tls.clone().filter(|_| is_tls) else {
-        return exchange(front, stream, peer, Secured::No, scope).await;
-    };
-    match time::timeout(HANDSHAKE_TIME_MAX, TlsAcceptor::from(tls.current()).accept(stream)).await {
-        Ok(Ok(stream)) => {
-            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-            let user = certificate.filter(|_| front.certificate_users).and_then(tls::common_name);
-            let user = user.map(|name| CertificateUser(name.into()));
-            exchange(front, stream, peer, Secured::Tls(user), scope).await;
-        }
-        Ok(Err(error)) => {
-            let error = wire::tls_failure(&error);
-            tracing::warn!(error, %peer, "rejected connection on client endpoint");
-        }
-        Err(_) => {
-            tracing::warn!(error = "TLS handshake took too long", %peer, "rejected connection on client endpoint")
-        }
-    }
+    let Some(tls) = front.tls.as_ref().filter(|_| is_tls) else { return Ok(Shaken::Plain(stream)) };
+    let accepted = TlsAcceptor::from(tls.current()).accept(stream).await;
+    Ok(Shaken::Tls(Box::new(accepted.map_err(|error| wire::tls_failure(&error))?)))
 }
 
 /// Speaks HTTP until the client closes, or until it was asked to at shutdown.
