@@ -32,6 +32,16 @@ pub(super) fn same(line: &str, theirs: &Value, ours: &Value) -> bool {
         || is_open_to_all
         || (is_unreadable(theirs) && is_unreadable(ours))
         || is_of_before_compaction(line, theirs, ours)
+        || is_downgrade(line, theirs, ours)
+}
+
+/// No version is a target of ours.
+fn is_downgrade(line: &str, theirs: &Value, ours: &Value) -> bool {
+    let is_taken = theirs.get("answer").is_some() || theirs["status"] == 200;
+    let text = ours["refused"].as_str().or_else(|| ours["body"]["message"].as_str()).unwrap_or_default();
+    line.to_lowercase().contains("maintenance/downgrade")
+        && is_taken
+        && text.ends_with("etcdserver: invalid downgrade target version")
 }
 
 /// A transaction that deletes a key and then puts it with what it had ends an etcd: it checks all puts before the first
