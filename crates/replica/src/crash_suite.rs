@@ -180,7 +180,7 @@ impl Suite {
         let first = start::first_entry(&members(self.kind)).map_err(|error| error.to_string())?;
         let mut model = Model::new(first);
         let mut platter = Platter::default();
-        let mut promise = Promise::new();
+        let mut promise = Promise::new(self.kind);
         for _ in 0..LIVES {
             (platter, promise) = self.life(platter, promise, &mut model).await?;
         }
@@ -305,7 +305,12 @@ impl Suite {
         let durable = disk.moment().platter;
         end(raised).await;
         self.report.states += 1;
-        Ok((found?, durable))
+        let found = found?;
+        // Without its first entry a new cluster never elects anybody.
+        if self.kind != Kind::Joining && found.last.is_none() {
+            return Err("the log has no first entry".to_owned());
+        }
+        Ok((found, durable))
     }
 }
 

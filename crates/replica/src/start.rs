@@ -248,7 +248,9 @@ async fn open(config: &Config, data_dir: &Arc<DataDir>) -> Result<Opened, StartE
     // Whether there is an identity says nothing: it is the first thing that a start writes, and perhaps the last.
     let empty = recovered.entries.is_empty() && recovered.purged.is_none() && state.applied_next() == 0;
     let lost = matches!(recovered.damage, wal::Damage::LostAcknowledged { .. });
-    if empty && !lost && !data_dir.quarantined() {
+    // A first start that ended before it had written the first entry is one still.
+    let before = data_dir.quarantine();
+    if empty && !lost && (before.is_none() || before == Some(Reason::FirstStart)) {
         let emptied = if config.new_cluster {
             let first_start = quarantine::first_start(config).await;
             if first_start == FirstStart::Unknown {

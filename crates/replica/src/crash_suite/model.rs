@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use wal::sim_disk::SimDisk;
 use wal::sim_disk::crash::Random;
 
-use super::{CACHE_SIZE_BYTES, ME};
+use super::{CACHE_SIZE_BYTES, Kind, ME};
 use crate::raft_types::*;
 use crate::snapshot::Export;
 use crate::state_file::{Position, StateFile, StateView};
@@ -59,9 +59,10 @@ pub(super) struct Promise {
 }
 
 impl Promise {
-    /// Of a member that has never had a quarantine.
-    pub(super) fn new() -> Promise {
-        Promise { quarantined: Some(false), ..Promise::default() }
+    /// Of a directory that is empty. A founder that finds nobody is in quarantine from its first start on; whoever is
+    /// alone is new for certain.
+    pub(super) fn new(kind: Kind) -> Promise {
+        Promise { quarantined: Some(kind == Kind::Founder), ..Promise::default() }
     }
 
     pub(super) fn hear(&mut self, event: &Event) {

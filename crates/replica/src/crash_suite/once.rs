@@ -88,7 +88,7 @@ impl Suite {
     }
 
     async fn restored(&mut self, disk: &SimDisk, done: bool, wanted: u64) -> Result<(), String> {
-        let mut promise = Promise::new();
+        let mut promise = Promise::new(self.kind);
         promise.begun = done;
         begun(disk, &promise)?;
         let named =
