@@ -1,6 +1,6 @@
 //! Records `events.k8s.io/v1` Events, as client-go's recorder does: same names, fields and series.
 //!
-//! Recording never blocks and never fails the caller: a full queue drops the event with a log line. The same thing
+//! Recording never blocks and never fails the caller: a full queue, or the end, drops the event with a log line. The same thing
 //! reported again becomes a series of the first event instead of a second one.
 
 use std::collections::HashMap;
@@ -71,8 +71,22 @@ impl EventRecorder {
 
     pub fn record(&self, event: RecordedEvent<'_>) {
         let object = build(event, &self.controller, &self.instance, now_us());
-        if self.queue.try_send(object).is_err() {
-            tracing::warn!(reason = event.reason, note = event.note, "too many events wait, one is dropped");
+        match self.queue.try_send(object) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::warn!(
+                    reason = event.reason,
+                    note = event.note,
+                    "too many events wait, one is dropped"
+                );
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                tracing::info!(
+                    reason = event.reason,
+                    note = event.note,
+                    "the recorder has ended, an event is dropped"
+                );
+            }
         }
     }
 }

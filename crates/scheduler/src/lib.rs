@@ -52,10 +52,12 @@ impl Default for Config {
 
 /// Runs until `shutdown`.
 pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
+    let unsettled = writer::Unsettled::default();
     if !config.leader_elect {
-        return scheduling::run(client, config, shutdown).await;
+        return scheduling::run(client, config, unsettled, shutdown).await;
     }
     let lease = LeaderConfig::new("kube-system", "kube-scheduler", &config.identity);
     let elector = LeaderElector::new(&client, lease);
-    elector.run(shutdown, |term| scheduling::run(client.clone(), config.clone(), term)).await;
+    let lead = |term| scheduling::run(client.clone(), config.clone(), unsettled.clone(), term);
+    elector.run(shutdown, lead).await;
 }

@@ -87,11 +87,17 @@ impl Queue {
     /// The next pod to try; it is in flight until `failed` or `remove`.
     pub(crate) fn pop(&mut self) -> Option<Attempt> {
         let (_, _, uid) = self.active.first()?.clone();
-        let mut entry = self.take(&uid)?;
+        self.begin(&uid)
+    }
+
+    /// The same for this pod, out of turn; `None` if it is not ready to be tried.
+    pub(crate) fn begin(&mut self, uid: &PodUid) -> Option<Attempt> {
+        self.entries.get(uid).filter(|entry| entry.place == Place::Active)?;
+        let mut entry = self.take(uid)?;
         entry.attempts = entry.attempts.saturating_add(1);
         entry.place = Place::InFlight { woken: false };
         let attempt = Attempt { pod: entry.pod.clone(), number: entry.attempts };
-        self.put(uid, entry);
+        self.put(uid.clone(), entry);
         Some(attempt)
     }
 

@@ -2,32 +2,37 @@
 //!
 //! Invariants: one task owns the cache and the queue; nothing is decided before both watches have delivered what existed
 //! at the start. Bindings are written by tasks of their own, at most `bindings_in_flight_max` at once, and report back.
+//! These tasks end with the term. A binding that is on its way may be written at any time: its pod counts on that node
+//! until the outcome is certain, also in the next term of this process. A binding on its way from another process is
+//! not known here; the 5 s between the last moment of its term and the end of its lease are what is left for it.
 //! Not here: how a decision is made (cycle.rs) and written (writer.rs).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use apimachinery::{Value, meta};
 use futures_util::FutureExt as _;
 use kubeclient::{Client, EventRecorder, Informer, InformerEvent, InformerOptions};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::Config;
 use crate::cache::Cache;
-use crate::cycle;
+use crate::cycle::{self, Cycle};
 use crate::pod::{Pod, PodUid};
 use crate::queue::{Attempt, Queue};
-use crate::writer::{Bound, Writer};
+use crate::writer::{Bound, Unsettled, Writer};
 
 /// Decisions between two looks at the watches.
 const DECISIONS_PER_TURN: usize = 16;
 /// Longest sleep when nothing is due.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Runs until `term` is cancelled.
-pub(crate) async fn run(client: Client, config: Config, term: CancellationToken) {
+/// Runs until `term` is cancelled. `unsettled`: what the last term of this process left, and then what this one leaves.
+pub(crate) async fn run(client: Client, config: Config, unsettled: Unsettled, term: CancellationToken) {
     let unfinished = "status.phase!=Succeeded,status.phase!=Failed".to_owned();
     let pod_options = InformerOptions { field_selector: unfinished, ..InformerOptions::default() };
     let pods = Informer::start(client.api("", "v1", "pods"), pod_options, term.clone());
@@ -35,14 +40,18 @@ pub(crate) async fn run(client: Client, config: Config, term: CancellationToken)
     let instance = format!("{}-{}", config.scheduler_name, config.identity);
     let recorder = EventRecorder::start(&client, &config.scheduler_name, &instance, term.clone());
     let (bound_sender, bound) = mpsc::channel(config.bindings_in_flight_max.max(1));
+    let tasks = TaskTracker::new();
+    let writer =
+        Writer { client, recorder, bound: bound_sender, unsettled, tasks: tasks.clone(), term: term.clone() };
     let scheduling = Scheduling {
-        writer: Writer::new(client, recorder, bound_sender),
+        writer,
         pods,
         nodes,
         bound,
         cache: Cache::default(),
         queue: Queue::default(),
         synced: Synced::default(),
+        resumed: false,
         bindings_in_flight: 0,
         next_start: 0,
         started: Instant::now(),
@@ -50,6 +59,8 @@ pub(crate) async fn run(client: Client, config: Config, term: CancellationToken)
     };
     info!("scheduling");
     scheduling.run(term).await;
+    tasks.close();
+    tasks.wait().await;
 }
 
 struct Scheduling {
@@ -61,6 +72,8 @@ struct Scheduling {
     cache: Cache,
     queue: Queue,
     synced: Synced,
+    /// Whether the bindings of the last term have been taken up.
+    resumed: bool,
     bindings_in_flight: usize,
     next_start: usize,
     started: Instant,
@@ -85,6 +98,10 @@ impl Scheduling {
     async fn run(mut self, term: CancellationToken) {
         loop {
             let due = self.queue.advance(self.now_ms());
+            if self.synced.pods && self.synced.nodes && !self.resumed {
+                self.resumed = true;
+                self.resume_bindings();
+            }
             for _ in 0..DECISIONS_PER_TURN {
                 if !self.decide_next() {
                     break;
@@ -142,16 +159,36 @@ impl Scheduling {
             return false;
         }
         let Some(Attempt { pod, number }) = self.queue.pop() else { return false };
+        let cycle = self.cycle(&pod);
+        self.carry_out(pod, number, cycle);
+        true
+    }
+
+    fn cycle(&mut self, pod: &Pod) -> Cycle {
         let percentage = self.config.percentage_of_nodes_to_score;
-        let cycle = cycle::run(&pod, &self.cache, percentage, self.next_start, |equals| {
-            rand::random_range(0..equals)
-        });
+        let cycle =
+            cycle::run(pod, &self.cache, percentage, self.next_start, |equals| rand::random_range(0..equals));
         self.next_start = cycle.next_start;
+        cycle
+    }
+
+    fn carry_out(&mut self, pod: Arc<Pod>, number: u32, cycle: Cycle) {
         let state = self.pods.resource_version();
         match &cycle.chosen {
-            Some(node) => {
-                debug!(pod = pod.full_name(), node, "assigned");
-                self.cache.assume(pod.clone(), node);
+            Some(name) => {
+                if let Some(node) = self.cache.node(name) {
+                    debug!(
+                        pod = pod.full_name(),
+                        node = name,
+                        milli_cpu = pod.requests.milli_cpu,
+                        requested_milli_cpu = node.requested.milli_cpu,
+                        allocatable_milli_cpu = node.allocatable.milli_cpu,
+                        pods = node.pod_count(),
+                        state,
+                        "assigned"
+                    );
+                }
+                self.cache.assume(pod.clone(), name);
                 self.bindings_in_flight += 1;
                 self.writer.bind(pod, cycle, number, state);
             }
@@ -160,7 +197,21 @@ impl Scheduling {
                 self.writer.report_failure(pod, cycle, number, state);
             }
         }
-        true
+    }
+
+    /// Sends the bindings that the last term did not see the end of once more, before anything is decided: nobody else
+    /// may get their room as long as they may be written.
+    fn resume_bindings(&mut self) {
+        for (uid, node) in self.writer.unsettled.take() {
+            let Some(Attempt { pod, number }) = self.queue.begin(&uid) else { continue }; // bound or gone
+            if !self.cache.node(&node).is_some_and(|node| cycle::fits(&pod, node)) {
+                self.queue.failed(&uid, self.now_ms());
+                continue;
+            }
+            let mut cycle = self.cycle(&pod);
+            cycle.chosen = Some(node);
+            self.carry_out(pod, number, cycle);
+        }
     }
 
     fn pod_event(&mut self, event: InformerEvent) {
@@ -219,8 +270,19 @@ impl Scheduling {
 
     fn bound(&mut self, bound: Bound) {
         self.bindings_in_flight -= 1;
-        let Err(error) = bound.result else { return };
         let node = bound.node;
+        let error = match bound.result {
+            Ok(found) => {
+                // Once the watch has told of the pod it knows better.
+                if found != node && self.cache.is_assumed(&bound.pod.uid) {
+                    debug!(pod = bound.pod.full_name(), node, found, "bound to another node before");
+                    self.cache.assume(bound.pod, &found);
+                    self.room_on(Some(node));
+                }
+                return;
+            }
+            Err(error) => error,
+        };
         warn!(pod = bound.pod.full_name(), node, %error, "binding failed");
         if self.cache.forget_assumed(&bound.pod.uid) {
             match error.is_not_found() {
@@ -235,3 +297,6 @@ impl Scheduling {
 fn differs(old: &Value, new: &Value, pointers: &[&str]) -> bool {
     pointers.iter().any(|pointer| old.pointer(pointer) != new.pointer(pointer))
 }
+
+#[cfg(test)]
+mod tests;

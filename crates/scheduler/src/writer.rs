@@ -1,53 +1,122 @@
 //! Writes decisions to the API server: the binding, the pod's condition, an event, and the account.
 //!
 //! Invariants: the binding comes first, the rest follows only if it succeeded; the account is best effort and never holds
-//! up a pod. A failure that says the same as the pod's condition already says is not written again.
+//! up a pod. A failure that says the same as the pod's condition already says is not written again. What became of a
+//! binding is reported only once it is certain; until then the same one is sent again. Nothing is sent after the end of
+//! the term; bindings that were on their way then are remembered for the next term.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use apimachinery::meta;
 use kubeclient::{Client, Error, EventRecorder, EventType, Patch, RecordedEvent};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::cycle::Cycle;
 use crate::decision;
-use crate::pod::{Pod, items, text};
+use crate::pod::{Pod, PodUid, items, text};
+
+/// Pause before a binding without a certain answer is sent again; it doubles.
+const AGAIN_AFTER_FIRST: Duration = Duration::from_secs(1);
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(8);
+/// No server works that long on a request: what has not been written by then will not be.
+const CERTAIN_AFTER: Duration = Duration::from_secs(120);
 
 /// What became of a binding.
 pub(crate) struct Bound {
     pub(crate) pod: Arc<Pod>,
+    /// The chosen one.
     pub(crate) node: String,
-    pub(crate) result: Result<(), Error>,
+    /// Where the pod is now, which an earlier binding may have decided; an error: this binding will never be written.
+    pub(crate) result: Result<String, Error>,
+}
+
+/// Bindings that were on their way when a term ended, by pod: they may still be written, long after.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unsettled(Arc<Mutex<BTreeMap<PodUid, String>>>);
+
+impl Unsettled {
+    fn add(&self, uid: &PodUid, node: &str) {
+        let mut bindings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bindings.insert(uid.clone(), node.to_owned());
+    }
+
+    pub(crate) fn take(&self) -> BTreeMap<PodUid, String> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 #[derive(Clone)]
 pub(crate) struct Writer {
-    client: Client,
-    recorder: EventRecorder,
-    bound: mpsc::Sender<Bound>,
+    pub(crate) client: Client,
+    pub(crate) recorder: EventRecorder,
+    pub(crate) bound: mpsc::Sender<Bound>,
+    pub(crate) unsettled: Unsettled,
+    /// Every task that writes.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) term: CancellationToken,
 }
 
 impl Writer {
-    pub(crate) fn new(client: Client, recorder: EventRecorder, bound: mpsc::Sender<Bound>) -> Writer {
-        Writer { client, recorder, bound }
-    }
-
     /// Binds the pod to the chosen node; the result comes through the channel.
     pub(crate) fn bind(&self, pod: Arc<Pod>, cycle: Cycle, attempt: u32, state: String) {
         let Some(node) = cycle.chosen.clone() else { return };
         let writer = self.clone();
-        tokio::spawn(async move {
-            let result = writer.post_binding(&pod, &node).await;
-            let succeeded = result.is_ok();
+        self.tasks.spawn(async move {
+            let binding = writer.bind_until_certain(&pod, &node);
+            let Some(result) = writer.term.run_until_cancelled(binding).await else {
+                return writer.unsettled.add(&pod.uid, &node);
+            };
+            let succeeded = result.as_ref().is_ok_and(|found| *found == node);
             // The loop may have ended; then nobody counts any more.
             drop(writer.bound.send(Bound { pod: pod.clone(), node: node.clone(), result }).await);
             if succeeded {
                 let note = format!("Successfully assigned {} to {node}", pod.full_name());
                 writer.event(&pod, EventType::Normal, "Scheduled", "Binding", note);
-                writer.write_account(&pod, &cycle, attempt, &state).await;
+                writer.term.run_until_cancelled(writer.write_account(&pod, &cycle, attempt, &state)).await;
             }
         });
+    }
+
+    /// The node that the pod is on. An answer that leaves open whether the binding was or will be written is followed by
+    /// the same binding: whichever of them comes first, the pod is on that node, and the others are refused.
+    async fn bind_until_certain(&self, pod: &Pod, node: &str) -> Result<String, Error> {
+        let started = Instant::now();
+        let mut pause = AGAIN_AFTER_FIRST;
+        loop {
+            let error = match self.post_binding(pod, node).await {
+                Ok(()) => return Ok(node.to_owned()),
+                Err(error) if error.is_not_found() => return Err(error),
+                Err(error) => error,
+            };
+            let late = started.elapsed() > CERTAIN_AFTER;
+            let open = error.is_transient() || matches!(error, Error::Answer { .. });
+            if !open || late {
+                // Refused, but perhaps because an earlier try was successful, or another scheduler's.
+                match self.node_of(pod).await {
+                    Ok(Some(found)) => return Ok(found),
+                    Ok(None) => return Err(error),
+                    Err(_) if late => return Err(error),
+                    Err(_) => {}
+                }
+            }
+            debug!(pod = pod.full_name(), node, %error, "no certain answer to the binding, it is sent again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(AGAIN_AFTER_MAX);
+        }
+    }
+
+    /// Where the pod is by a read that misses nothing; `None`: on no node, or gone.
+    async fn node_of(&self, pod: &Pod) -> Result<Option<String>, Error> {
+        let pods = self.client.api("", "v1", "pods").namespace(&pod.namespace);
+        let found = pods.get_opt(&pod.name).await?.filter(|found| meta::of(found).uid() == &*pod.uid);
+        Ok(found.map(|found| text(&found["spec"]["nodeName"])).filter(|node| !node.is_empty()))
     }
 
     async fn post_binding(&self, pod: &Pod, node: &str) -> Result<(), Error> {
@@ -69,13 +138,16 @@ impl Writer {
             return;
         }
         let writer = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = writer.patch_condition(&pod, &message).await
-                && !error.is_not_found()
-            {
-                warn!(pod = pod.full_name(), %error, "cannot write the condition PodScheduled");
-            }
-            writer.write_account(&pod, &cycle, attempt, &state).await;
+        self.tasks.spawn(async move {
+            let writes = async {
+                if let Err(error) = writer.patch_condition(&pod, &message).await
+                    && !error.is_not_found()
+                {
+                    warn!(pod = pod.full_name(), %error, "cannot write the condition PodScheduled");
+                }
+                writer.write_account(&pod, &cycle, attempt, &state).await;
+            };
+            writer.term.run_until_cancelled(writes).await;
         });
     }
 
