@@ -22,7 +22,8 @@ fn counter(version: u64, count: u64, writer: u64) -> Object {
 }
 
 fn pod(name: &str, version: u64, node: Option<&str>, cpu_m: u64, disk: Option<&str>) -> Object {
-    let facts = Facts::Pod { node: node.map(str::to_owned), cpu_m, disk: disk.map(str::to_owned) };
+    let (node, disk) = (node.map(str::to_owned), disk.map(str::to_owned));
+    let facts = Facts::Pod { node, cpu_m, disk, phase: "Pending".to_owned(), deleting: false };
     object(name, version, facts)
 }
 
@@ -301,7 +302,7 @@ fn every_wrong_placement_is_found() {
         ("a pod gets a node that is full", |run| {
             // b is bound while a is still there.
             in_both(&mut run.pods, 22, |object| {
-                object.facts = Facts::Pod { node: Some("one".to_owned()), cpu_m: 600, disk: None };
+                object.facts = pod("b", 22, Some("one"), 600, None).facts;
             });
         }),
         ("a node gets more pods than it takes", |run| run.nodes[0].pods = 0),

@@ -297,7 +297,12 @@ impl EtcdCluster {
             .chain([&program])
             .chain(&member.arguments)
             .collect();
-        let process = Command::new(command[0])
+        let mut process = Command::new(command[0]);
+        if member.has_parent && std::env::var_os("RUST_LOG").is_none() {
+            // A control plane also says what its scheduler decided, and from what state.
+            process.env("RUST_LOG", "info,openraft=error,h2=error,rustls=error,scheduler=debug");
+        }
+        let process = process
             .args(&command[1..])
             // A pipe that nobody writes to; it ends when this process does.
             .stdin(if member.has_parent { Stdio::piped() } else { Stdio::null() })

@@ -21,6 +21,12 @@ pub enum Facts {
         cpu_m: u64,
         /// Only nodes with this disk will do.
         disk: Option<String>,
+        /// Nothing checks it; it explains what the scheduler counts.
+        #[serde(default)]
+        phase: String,
+        /// Likewise.
+        #[serde(default)]
+        deleting: bool,
     },
     /// A RoleBinding; `grant` names the request that created it.
     Binding {
@@ -154,15 +160,19 @@ impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Facts::Counter { count, writer } => write!(f, "count {count}, by increment {writer}"),
-            Facts::Pod { node, cpu_m, disk } => {
+            Facts::Pod { node, cpu_m, disk, phase, deleting } => {
                 write!(f, "{cpu_m}m CPU")?;
                 if let Some(disk) = disk {
                     write!(f, ", disk {disk}")?;
                 }
                 match node {
-                    Some(node) => write!(f, ", on {node}"),
-                    None => f.write_str(", on no node"),
+                    Some(node) => write!(f, ", on {node}")?,
+                    None => f.write_str(", on no node")?,
                 }
+                if !phase.is_empty() {
+                    write!(f, ", {phase}")?;
+                }
+                if *deleting { f.write_str(", being deleted") } else { Ok(()) }
             }
             Facts::Binding { grant } => write!(f, "grant {grant}"),
             Facts::Other => f.write_str("nothing that is checked"),

@@ -75,7 +75,14 @@ fn fits(pod: &Object, node: &Node, pods: &BTreeMap<&str, &Object>) -> Result<(),
     }
     let used: u64 = there.iter().map(|other| cpu_m(other)).sum();
     if used + cpu_m(pod) > node.cpu_m {
-        return says(&format!("{used}m of {}m were in use, {}m are asked for", node.cpu_m, cpu_m(pod)));
+        let by: Vec<String> =
+            there.iter().map(|other| format!("{} (version {})", other.name, other.version)).collect();
+        return says(&format!(
+            "{used}m of {}m were in use by {}, {}m are asked for",
+            node.cpu_m,
+            by.join(", "),
+            cpu_m(pod)
+        ));
     }
     Ok(())
 }

@@ -37,6 +37,8 @@ pub fn object(plural: &str, value: &Value) -> Object {
                 node: text(&value["spec"]["nodeName"]).filter(|node| !node.is_empty()),
                 cpu_m: number(cpu.as_str().map(|cpu| cpu.trim_end_matches('m'))).unwrap_or(0),
                 disk: text(&value["spec"]["nodeSelector"]["disk"]),
+                phase: text(&value["status"]["phase"]).unwrap_or_default(),
+                deleting: meta.deletion_timestamp().is_some(),
             }
         }
         "rolebindings" => {
