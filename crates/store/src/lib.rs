@@ -49,6 +49,7 @@ pub use config::{
 };
 pub use flags::{FlagError, Flags};
 pub use member::{RunError, StartError, Store, start};
+pub use metrics::read_descriptors;
 pub use serve::ListenError;
 pub use tls::TlsError;
 pub use url::{Place, Url, UrlError};

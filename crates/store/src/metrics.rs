@@ -40,6 +40,12 @@ const BACKUP_BUCKETS_S: [f64; 17] = [
 pub(crate) static POOL: LazyLock<Option<DescriptorPool>> =
     LazyLock::new(|| DescriptorPool::decode(wire::DESCRIPTORS).ok());
 
+/// Reads the descriptors of all messages now, once in a process. Otherwise the first start of a member does, which is
+/// then not quite what the second one is: a simulation sees the difference.
+pub fn read_descriptors() {
+    LazyLock::force(&POOL);
+}
+
 /// One gRPC method of the client API.
 #[derive(Debug)]
 pub(crate) struct Method {

@@ -9,6 +9,7 @@
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_long, c_uint, c_void};
+use std::hash::{BuildHasher as _, RandomState};
 
 use wal::sim_disk::crash::Random;
 
@@ -27,6 +28,12 @@ pub(crate) fn seed(seed: u64) {
     std::hint::black_box((getrandom as *const () as usize, clock_gettime as *const () as usize));
     STATE.set(Some(seed));
     set_now_ms(0);
+}
+
+/// Where this thread's randomness stands. Two runs that agree here have drawn equally often, and have made equally many
+/// hash maps, even if neither had a consequence yet.
+pub(crate) fn fingerprint() -> u64 {
+    RandomState::new().hash_one(STATE.get())
 }
 
 /// What the system's clocks say on this thread from here on. Code that decides by time asks tokio's clock; this one

@@ -123,6 +123,9 @@ pub fn run_after(
 ) -> Result<(Report, Vec<String>), Failure> {
     let _alone = ALONE.lock();
     align_task_numbers();
+    // What is made once in a process must not be made by its first run: each hash map that a thread makes gives the next
+    // one another order.
+    store::read_descriptors();
     let trace = Trace::new(keep == Keep::All);
     let (plan, inner) = (plan.clone(), trace.clone());
     let running = std::thread::Builder::new().name(format!("seed {}", plan.seed)).spawn(move || {
@@ -722,6 +725,7 @@ impl Run {
     }
 
     fn finish(self, checked: Checked, compactions: u64) -> Report {
+        self.note(&format!("the randomness is at {:x}", chance::fingerprint()));
         Report {
             virtual_ms: self.now_ms(),
             trace_hash: self.trace.hash(),
