@@ -5,6 +5,7 @@
 //! slices that hold the lock for a fraction of a millisecond, and so does the scrubber (scrub.rs), without the lock.
 //! Invariant: a failed commit ends the member; it is never retried.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
@@ -246,6 +247,17 @@ struct Work {
     held: Option<Taken>,
 }
 
+/// A panic of `work` ends the member like any other failure of the state file: redb 4.4 panics at some damage of its own
+/// pages where it should return an error, and after that nobody would write any more.
+fn or_fatal(fatal: &Fatal, work: impl FnOnce() -> bool) -> bool {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+        fatal.set(FatalReason::StateFile(format!("panic while it was written: {text}")));
+        false
+    })
+}
+
 /// Rows on their way into the file, and the position that they belong to.
 type Taken = (Vec<Row>, Position, Arc<StateFile>);
 
@@ -291,6 +303,11 @@ impl Work {
 
     /// After a message or a pause; `false` when there will be no other turn.
     fn turn(&mut self, message: Option<Message>) -> bool {
+        let fatal = self.fatal.clone();
+        or_fatal(&fatal, || self.work(message))
+    }
+
+    fn work(&mut self, message: Option<Message>) -> bool {
         let mut answer = None;
         match message {
             Some(Message::Nudge) => self.flush_at = Instant::now(),
@@ -472,5 +489,15 @@ mod tests {
             assert_eq!(flush.now_or_never(), Some(Err(FlushError::Stopped)));
         }
         assert_eq!(handle.flush().now_or_never(), Some(Err(FlushError::Stopped)));
+    }
+
+    #[test]
+    fn a_panic_while_the_state_file_is_written_ends_the_member_with_its_text() {
+        let fatal = Fatal::new();
+        assert!(or_fatal(&fatal, || true) && !fatal.is_set());
+        let empty: Vec<u8> = Vec::new();
+        assert!(!or_fatal(&fatal, || empty[..3].is_empty()));
+        let text = "panic while it was written: range end index 3 out of range for slice of length 0";
+        assert_eq!(fatal.wait().now_or_never(), Some(FatalReason::StateFile(text.to_owned())));
     }
 }
