@@ -88,8 +88,9 @@ impl History {
         self.steps.last().cloned().unwrap_or_default()
     }
 
-    /// Which step the recovered state is, between what was acknowledged and what was asked for.
-    fn check(&self, recovered: &Recovered, acknowledged: usize, asked: usize) -> Result<usize, String> {
+    /// Which step the recovered state is, between what was acknowledged and what was asked for. A vote of a later step may
+    /// be there already: behind a torn record it is kept, because no member is hurt by one vote more.
+    fn check(&self, recovered: &Recovered, acknowledged: usize, asked: usize) -> Result<Model, String> {
         if let Damage::LostAcknowledged { .. } = recovered.damage {
             return Err(format!("a power cut is taken for lost data: {:?}", recovered.damage));
         }
@@ -97,8 +98,12 @@ impl History {
             return Err(format!("a commit hint nobody gave: {:?}", recovered.committed));
         }
         let steps = self.steps.get(acknowledged..=asked).unwrap_or_default();
-        let step = steps.iter().position(|step| step.shows(recovered));
-        step.map(|step| acknowledged + step).ok_or_else(|| {
+        let mut found = steps.iter().enumerate().filter(|(step, model)| {
+            let mut votes = steps.iter().skip(*step).map(|later| &later.vote);
+            votes.any(|vote| Model { vote: vote.clone(), ..(*model).clone() }.shows(recovered))
+        });
+        let found = found.next().map(|(_, model)| Model { vote: recovered.vote.clone(), ..model.clone() });
+        found.ok_or_else(|| {
             format!(
                 "recovered {} which is no state between {} (acknowledged) and {} (asked for)",
                 summary(recovered),
@@ -320,8 +325,7 @@ impl Suite {
                     .recover(&image, &|recovered| history.check(recovered, acknowledged, asked).map(|_| ()))
                     .map_err(context)?;
                 if point == chosen && number == chosen_fates {
-                    let step = history.check(&recovered, acknowledged, asked).map_err(context)?;
-                    let model = history.steps.get(step).cloned().unwrap_or_default();
+                    let model = history.check(&recovered, acknowledged, asked).map_err(context)?;
                     next = Some((image, model, recovered.committed.clone()));
                 }
             }

@@ -132,6 +132,9 @@ fn read_chain(dir: &Path, chain: &[Found]) -> io::Result<Outcome> {
     check_front(dir, chain, &mut outcome);
     if outcome.loss.is_some() {
         salvage(chain, &mut outcome)?;
+    } else if let Some(vote) = outcome.beyond.vote.take() {
+        // The second copy of one whose first is damaged, or one that nobody was told of: to keep it harms nobody.
+        outcome.state.carried.vote = Some(vote);
     }
     Ok(outcome)
 }

@@ -196,9 +196,10 @@ impl Writer {
             }
             Request::Vote(payload) => {
                 // Twice: a lost entry comes back from another member, a forgotten vote from nobody.
+                // A segment that begins between the copies carries it already: an older one must not lie between them.
+                self.carried.vote = Some(payload.clone());
                 self.push(RecordKind::Vote, (0, 0), &payload)?;
                 self.push(RecordKind::Vote, (0, 0), &payload)?;
-                self.carried.vote = Some(payload);
             }
             Request::Committed(payload) => {
                 self.carried.committed = Some(payload);
@@ -418,6 +419,7 @@ impl Writer {
 
     fn encode_carried(&self, bytes: &mut Vec<u8>, seed: Seed) {
         if let Some(vote) = &self.carried.vote {
+            record::encode(bytes, 0, seed, RecordKind::Vote, (0, 0), vote);
             record::encode(bytes, 0, seed, RecordKind::Vote, (0, 0), vote);
         }
         if let Some(committed) = &self.carried.committed {

@@ -198,6 +198,24 @@ impl Script {
                     file.write(&[needle[0] ^ 1], at);
                 })
             }
+            // Of the copies of a vote, the first or the last.
+            ["flip", which, "copy", "of", vote] => {
+                let needle = vote.as_bytes();
+                let is_last = *which == "last";
+                self.damage(|platter| {
+                    let copies = platter.files.iter().enumerate().flat_map(|(file, content)| {
+                        let bytes = content.to_vec();
+                        let found = |at: &usize| bytes[*at..].starts_with(needle);
+                        (0..bytes.len()).filter(found).map(|at| (file, at)).collect::<Vec<_>>()
+                    });
+                    let mut copies: Vec<(usize, usize)> = copies.collect();
+                    if is_last {
+                        copies.reverse();
+                    }
+                    let (file, at) = copies[0];
+                    platter.files[file].write(&[needle[0] ^ 1], at);
+                })
+            }
             ["break", "newest", "header"] => {
                 let path = self.newest_segment();
                 self.damage(|platter| {
@@ -409,6 +427,61 @@ fn a_flipped_bit_behind_the_last_mark_is_a_torn_write() {
          append 3@2
          crash
          open           -> 1..2 3@2",
+    );
+}
+
+#[test]
+fn one_damaged_copy_of_a_vote_does_not_bring_an_earlier_vote_back() {
+    check(
+        "vote earlier1
+         append 1..2
+         idle
+         vote later111
+         flip first copy of later111
+         open           -> 1..2, vote later111, torn
+         crash
+         open           -> 1..2, vote later111",
+    );
+    check(
+        "vote earlier1
+         append 1..2
+         idle
+         vote later111
+         flip last copy of later111
+         open           -> 1..2, vote later111, torn
+         crash
+         open           -> 1..2, vote later111",
+    );
+}
+
+/// 2048 bytes: 128 of header, 80 of votes, 1272 and 464 of entries with a mark each; 104 are left for a mark and one vote.
+#[test]
+fn a_segment_that_begins_between_the_copies_of_a_vote_carries_no_earlier_one() {
+    for copy in ["first", "last"] {
+        check(&format!(
+            "vote earlier1
+             append 1 with 1208 bytes
+             append 2 with 400 bytes
+             segments       -> 1 and 1 spare
+             vote later111
+             segments       -> 2 and 0 spare
+             flip {copy} copy of later111
+             open           -> 1{}",
+            if copy == "last" { "..2, vote later111, torn" } else { "..2, vote later111, LOST after 2 of 2" }
+        ));
+    }
+}
+
+/// What a segment carries over is as safe as the record that it repeats.
+#[test]
+fn a_carried_vote_has_two_copies_too() {
+    check(
+        "vote earlier1
+         append 1..60
+         purge 50 p
+         idle
+         flip last copy of earlier1
+         open           -> empty, vote earlier1, LOST after 0 of 60",
     );
 }
 
