@@ -87,7 +87,8 @@ pub(crate) async fn prepare(
     let membership = Membership::new(vec![BTreeSet::from([me])], BTreeMap::from([(me, node)]))
         .map_err(|error| StartError::Config(format!("--force-new-cluster: {error}")))?;
     let voted = recovered.vote.as_ref().map(|bytes| codec::take_vote(&mut bytes.clone())).transpose()?;
-    let term = voted.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term) + ELECTIONS_UNHEARD;
+    let term = voted.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term);
+    let term = term.saturating_add(ELECTIONS_UNHEARD);
     let payload = EntryPayload::Membership(membership);
     let entry = RaftEntry { log_id: log_id(term, last.index + 1), payload };
     Ok(Forced { step: Some(Step { vote: Vote::new(term, me), entry }) })

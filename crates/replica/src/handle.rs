@@ -172,6 +172,13 @@ impl Handle {
         self.inner.status()
     }
 
+    /// Whether its directory was empty when it started and the cluster cannot count on it yet: until then it is as good as
+    /// not there, and no other member should go.
+    pub fn is_new_here(&self) -> bool {
+        let reason = self.inner.quarantine;
+        self.inner.is_quarantined() && matches!(reason, Some(Reason::FirstStart | Reason::Emptied))
+    }
+
     /// Cheap enough to be asked for each request, unlike `status`.
     pub fn is_learner(&self) -> bool {
         self.inner.is_learner()
@@ -242,7 +249,7 @@ impl Handle {
         }
         // The leader takes no more writes once it has begun to hand over: then somebody who is there must have it.
         if inner.leads()
-            && let Some(other) = inner.best_successor()
+            && let Some(other) = inner.best_successor().await
         {
             let timeout = Duration::from_millis(inner.config.election_timeout_ms);
             tracing::warn!(
@@ -267,7 +274,7 @@ impl Handle {
     /// Hands leadership to the member that is most up to date, then stops.
     pub async fn transfer_leadership_and_stop(&self) {
         if self.inner.leads()
-            && let Some(to) = self.inner.best_successor()
+            && let Some(to) = self.inner.best_successor().await
         {
             let timeout = Duration::from_millis(self.inner.config.election_timeout_ms);
             if !self.inner.transfer(to, timeout).await {

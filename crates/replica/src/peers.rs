@@ -176,26 +176,102 @@ pub(crate) enum AskError {
     Codec(#[from] codec::CodecError),
 }
 
-/// What a running cluster says about itself.
+/// What a running member says about itself and its cluster.
 #[derive(Clone, Debug)]
 pub struct Discovered {
     pub cluster_id: u64,
     pub members: Vec<Member>,
     pub leader: Option<u64>,
+    pub(crate) member_id: u64,
+    /// See `codec::Answer::Description`.
+    pub(crate) term: Option<u64>,
     pub(crate) last_index: u64,
     pub(crate) standing: Standing,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoverError {
-    /// `silent`: at least one neither answered nor refused, so it may well live.
+    /// `silent`: at least one neither answered nor refused the connection, so it may well live.
     #[error("no peer answered: {last}")]
     NoAnswer { last: String, silent: bool },
     #[error(transparent)]
     Link(#[from] LinkError),
 }
 
-/// Asks the given peer URLs, each for itself, until one of them describes its cluster. For a member that joins.
+/// Whoever is behind some peer URLs, whatever its id. It answers only who it is.
+pub(crate) struct Stranger {
+    client: Client,
+}
+
+struct NoAnswer {
+    text: String,
+    silent: bool,
+}
+
+impl Stranger {
+    pub(crate) fn new(
+        network: &Arc<dyn Network>,
+        peer_urls: &[String],
+        tls: Option<&PeerTls>,
+    ) -> Result<Stranger, LinkError> {
+        let channel = connect::channel(network, peer_urls, tls, Duration::from_secs(1), Arc::default())?;
+        Ok(Stranger { client: sized(PeerClient::new(channel)) })
+    }
+
+    /// `None` for anything but a description.
+    pub(crate) async fn ask(&self, timeout: Duration) -> Option<Discovered> {
+        self.describe(timeout).await.ok()
+    }
+
+    async fn describe(&self, timeout: Duration) -> Result<Discovered, NoAnswer> {
+        let mut client = self.client.clone();
+        let request = frame(codec::to_bytes(&Question::WhoAreYou));
+        let silent = |text: String| NoAnswer { text, silent: true };
+        let response = match tokio::time::timeout(timeout, client.ask(request)).await {
+            Err(_) => return Err(silent(format!("no answer within {timeout:?}"))),
+            // A process that is frozen or on its way up breaks connections, too: only a closed port says that none is there.
+            Ok(Err(status)) => {
+                return Err(NoAnswer { text: status.message().to_owned(), silent: !is_refused(&status) });
+            }
+            Ok(Ok(response)) => response,
+        };
+        match codec::from_bytes(&response.into_inner().payload, "answer") {
+            Ok(Answer::Description {
+                cluster_id,
+                member_id,
+                leader,
+                members,
+                term,
+                last_index,
+                standing,
+            }) => {
+                let members = members.into_iter().map(Member::from).collect();
+                // No term is that high; as a floor it would let nobody lead any more.
+                let term = term.filter(|term| *term < u64::MAX);
+                Ok(Discovered { cluster_id, members, leader, member_id, term, last_index, standing })
+            }
+            Ok(other) => Err(silent(format!("unexpected answer {other:?}"))),
+            Err(error) => Err(silent(error.to_string())),
+        }
+    }
+}
+
+/// Whether nobody listens there.
+fn is_refused(status: &tonic::Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && error.kind() == std::io::ErrorKind::ConnectionRefused
+        {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Asks the given peer URLs, each for itself, until one of them describes its cluster with its members. One that knows
+/// no members is an answer only if there is no better one: a member with an empty directory waits like this.
 pub async fn discover(
     network: &Arc<dyn Network>,
     peer_urls: &[String],
@@ -203,29 +279,19 @@ pub async fn discover(
     timeout: Duration,
 ) -> Result<Discovered, DiscoverError> {
     let (mut last, mut silent) = ("no peer URLs given".to_owned(), false);
+    let mut without_members = None;
     let share = timeout / u32::try_from(peer_urls.len().max(1)).unwrap_or(1);
     for url in peer_urls {
-        let (url_alone, meter) = (std::slice::from_ref(url), Arc::new(Meter::default()));
-        let channel = connect::channel(network, url_alone, tls, Duration::from_secs(1), meter)?;
-        let mut client = sized(PeerClient::new(channel));
-        let request = frame(codec::to_bytes(&Question::WhoAreYou));
-        match tokio::time::timeout(share, client.ask(request)).await {
-            Err(_) => {
-                last = format!("{url}: no answer within {share:?}");
-                silent = true;
+        match Stranger::new(network, std::slice::from_ref(url), tls)?.describe(share).await {
+            Ok(found) if !found.members.is_empty() => return Ok(found),
+            Ok(found) => without_members = Some(found),
+            Err(error) => {
+                last = format!("{url}: {}", error.text);
+                silent |= error.silent;
             }
-            Ok(Err(status)) => last = format!("{url}: {}", status.message()),
-            Ok(Ok(response)) => match codec::from_bytes(&response.into_inner().payload, "answer") {
-                Ok(Answer::Description { cluster_id, leader, members, last_index, standing, .. }) => {
-                    let members = members.into_iter().map(Member::from).collect();
-                    return Ok(Discovered { cluster_id, members, leader, last_index, standing });
-                }
-                Ok(other) => last = format!("{url}: unexpected answer {other:?}"),
-                Err(error) => last = format!("{url}: {error}"),
-            },
         }
     }
-    Err(DiscoverError::NoAnswer { last, silent })
+    without_members.ok_or(DiscoverError::NoAnswer { last, silent })
 }
 
 impl From<codec::MemberRecord> for Member {
@@ -279,5 +345,34 @@ impl Peers {
         answered
             .map(tonic::Response::into_inner)
             .map_err(|status| AskError::Refused(status.message().to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::surroundings::Surroundings;
+
+    /// Who neither answers nor refuses may live: frozen, on its way up, or speaking something else.
+    #[tokio::test]
+    async fn only_a_closed_port_says_that_nobody_is_there() {
+        let network = Surroundings::system().network;
+        let ask = async |port: u16| {
+            let urls = [format!("http://127.0.0.1:{port}")];
+            match discover(&network, &urls, None, Duration::from_secs(2)).await {
+                Err(DiscoverError::NoAnswer { silent, .. }) => silent,
+                other => panic!("{other:?}"),
+            }
+        };
+        let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(ask(frozen.local_addr().unwrap().port()).await, "the kernel accepts, nobody answers");
+        let breaking = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = breaking.local_addr().unwrap().port();
+        let serving = tokio::spawn(async move { while breaking.accept().await.is_ok() {} });
+        assert!(ask(port).await, "each connection breaks");
+        serving.abort();
+        let _ended = serving.await;
+        drop(frozen);
+        assert!(!ask(port).await, "nobody listens");
     }
 }

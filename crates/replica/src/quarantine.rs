@@ -18,15 +18,22 @@
 //!
 //! **Forgotten votes.** With them a member would follow a leader of a term that it left, and a majority might commit behind
 //! the back of the true leader. A damaged log keeps its votes (each is written twice, and those behind the damage are
-//! found); an emptied directory has none. Such a member listens to no leader before it has heard the terms of so many
+//! found), unless the damage has both, which shows when the last entry is of a later term; an emptied directory has none.
+//! Such a member listens to no leader before it has heard the terms of so many
 //! others that each majority has one of them, and then to none of an earlier term (`Floor`).
 //!
 //! **First starts.** An empty directory in a new cluster may also be an emptied one whose cluster is not up yet. It votes
 //! once a majority, itself included, is known to have nothing but the first entry. If another member has more, this one
 //! counts as emptied, even if it never ran: it loses nothing by that but a moment.
 //!
-//! Not covered: members that forget at the same time are failures like any other, and a majority of them is one too many;
-//! a vote for a candidate that was under way when the directory was emptied, in clusters of four and more.
+//! It may be one that starts late, while a founder is down: then it waits as an emptied one does, because nothing in an empty
+//! directory tells the two apart, and to follow the leader that it sees might be to desert a later one that it elected.
+//!
+//! Not covered: members that forget at the same time are failures like any other, and a majority of them is one too many.
+//! An emptied member counts itself among those that have nothing. If all were down, and enough of those that come back
+//! first never had more than the first entry, they and it begin anew, without what it once had acknowledged to the
+//! others. Before a whole cluster is started again, no directory of it may have been emptied.
+//! A vote for a candidate that was under way when the directory was emptied, in clusters of four and more.
 //! Not here: what a damaged log looks like (wal), refusing calls (peers/server.rs).
 
 use std::collections::BTreeMap;
@@ -36,21 +43,25 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use mvcc::{Caller, Command, LeaseCheckpoint};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::{Answer, MemberRecord, Question, Standing};
+use crate::codec::Standing;
 use crate::config::{Config, Member};
 use crate::handle::Inner;
-use crate::peers::discover;
-use crate::raft_types::Node;
+use crate::peers::{Discovered, Stranger, discover};
 use crate::watchdog;
 
 /// How long a fresh member looks for others before it opens its port. A refused connection answers at once, so only a
 /// member that lives and is slow is waited for, or a machine that is gone.
 const DISCOVER_TIMEOUT: Duration = Duration::from_secs(5);
-const ASK_PAUSE: Duration = Duration::from_millis(15);
+const ASK_PAUSE_MIN: Duration = Duration::from_millis(15);
+const ASK_PAUSE_MAX: Duration = Duration::from_millis(500);
 const ASK_TIMEOUT: Duration = Duration::from_millis(500);
-const CATCH_UP_PAUSE: Duration = Duration::from_millis(50);
+/// Far more members than a cluster has.
+const ASKED_MAX: usize = 64;
+/// Between two words about what is waited for.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why a member gives no votes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,14 +85,6 @@ impl Reason {
     pub(crate) fn from_text(text: &str) -> Reason {
         let known = [Reason::FirstStart, Reason::Emptied];
         known.into_iter().find(|reason| reason.text() == text).unwrap_or(Reason::Damaged)
-    }
-
-    /// Whether the votes of a former life may be forgotten, too.
-    pub(crate) fn forgets_votes(self) -> bool {
-        match self {
-            Reason::FirstStart | Reason::Emptied => true,
-            Reason::Damaged => false,
-        }
     }
 }
 
@@ -144,17 +147,17 @@ fn voters(members: &[Member]) -> impl Iterator<Item = &Member> {
 }
 
 /// Whether a running cluster has this member's published URLs: then it ran before, with a data directory that is gone.
+/// The same if nobody says anything: who joins has only just been told of its cluster by somebody.
 pub(crate) async fn was_started_before(config: &Config) -> bool {
-    let others = config.initial_members.iter().filter(|member| member.id != config.identity.member_id);
+    let identity = config.identity;
+    let others = config.initial_members.iter().filter(|member| member.id != identity.member_id);
     let (network, tls) = (&config.surroundings.network, config.peer_tls.as_ref());
     let asked = others.map(|member| discover(network, &member.peer_urls, tls, DISCOVER_TIMEOUT));
-    join_all(asked).await.into_iter().flatten().any(|found| {
-        found.cluster_id == config.identity.cluster_id
-            && found
-                .members
-                .iter()
-                .any(|member| member.id == config.identity.member_id && !member.client_urls.is_empty())
-    })
+    let said = join_all(asked).await.into_iter().flatten();
+    let said: Vec<Discovered> = said.filter(|found| found.cluster_id == identity.cluster_id).collect();
+    let has_published = |member: &Member| member.id == identity.member_id && !member.client_urls.is_empty();
+    said.iter().all(|found| found.members.is_empty())
+        || said.iter().any(|found| found.members.iter().any(has_published))
 }
 
 /// Gives the member its vote back once it may have it.
@@ -202,46 +205,49 @@ async fn end(inner: &Inner, reason: Reason) {
 /// Answers when it is known.
 async fn is_new_cluster(inner: &Inner) -> bool {
     let members = &inner.config.initial_members;
-    let me = inner.identity.member_id;
-    let asked: BTreeMap<u64, Node> =
-        voters(members).filter(|member| member.id != me).map(|member| (member.id, node(member))).collect();
+    let voters: Vec<&Member> = voters(members).collect();
+    let mut circle = Circle::new(inner, "whether the cluster is new, or this member's directory was emptied");
+    for member in &voters {
+        circle.add(&member.name, &member.peer_urls);
+    }
     loop {
         if inner.last_index() > 0 {
             return false;
         }
-        let said = ask(inner, &asked).await;
+        let said = circle.ask().await;
         let others: Vec<(u64, Standing)> =
             said.values().map(|said| (said.last_index, said.standing)).collect();
-        match judge(asked.len() + 1, &others) {
+        match judge(voters.len(), &others) {
             FirstStart::New => return true,
             FirstStart::HasHistory => return false,
-            FirstStart::Unknown => tokio::time::sleep(ASK_PAUSE).await,
+            FirstStart::Unknown => circle.pause().await,
         }
     }
 }
 
 /// The highest term that others know, once so many have answered that each majority has one of them.
 async fn terms_of_others(inner: &Inner) -> u64 {
-    let me = inner.identity.member_id;
-    let initial = inner.config.initial_members.iter().filter(|member| member.id != me);
-    let mut asked: BTreeMap<u64, Node> = initial.map(|member| (member.id, node(member))).collect();
+    let mut circle = Circle::new(inner, "the terms in which this member may have voted in a former life");
+    for member in &inner.config.initial_members {
+        circle.add(&member.name, &member.peer_urls);
+    }
     loop {
-        let said = ask(inner, &asked).await;
-        if let Some(term) = highest_term(me, &said) {
+        let said = circle.ask().await;
+        if let Some(term) = highest_term(inner.identity.member_id, &said) {
             return term;
         }
         // The flags may describe the cluster as it was once.
-        for member in said.values().flat_map(|said| &said.members).filter(|member| member.id != me) {
-            let node =
-                Node { name: member.name.clone(), peer_urls: member.peer_urls.clone(), joining: false };
-            asked.insert(member.id, node);
+        for member in said.values().flat_map(|said| &said.members) {
+            circle.add(&member.name, &member.peer_urls);
         }
-        tokio::time::sleep(ASK_PAUSE * 2).await;
+        circle.pause().await;
     }
 }
 
-/// `None`: too few know one.
-fn highest_term(me: u64, said: &BTreeMap<u64, Said>) -> Option<u64> {
+/// `None`: too few know one. With an odd number of voters one more than half of the others is what each majority that
+/// this member was part of has one of; with an even number it is one more than that, so that it also holds if the
+/// newest change of the members, one voter more or less, has not reached everybody.
+fn highest_term(me: u64, said: &BTreeMap<u64, Discovered>) -> Option<u64> {
     let newest = said.values().max_by_key(|said| said.last_index)?;
     let others = newest.members.iter().filter(|member| !member.is_learner && member.id != me);
     let others: Vec<u64> = others.map(|member| member.id).collect();
@@ -250,31 +256,96 @@ fn highest_term(me: u64, said: &BTreeMap<u64, Said>) -> Option<u64> {
     if terms.len() < needed { None } else { terms.into_iter().max() }
 }
 
-struct Said {
-    last_index: u64,
-    term: Option<u64>,
-    standing: Standing,
-    members: Vec<MemberRecord>,
+/// Members that are asked until enough is known. By their URLs: the ids that flags give them may be those of another time.
+struct Circle<'a> {
+    inner: &'a Inner,
+    question: &'static str,
+    asked: BTreeMap<Vec<String>, (String, Stranger)>,
+    missing: Vec<String>,
+    patience: Patience,
 }
 
-async fn ask(inner: &Inner, members: &BTreeMap<u64, Node>) -> BTreeMap<u64, Said> {
-    let asked = members.iter().map(|(id, node)| async move {
-        match inner.peers.ask(*id, node, &Question::WhoAreYou, ASK_TIMEOUT).await {
-            Ok(Answer::Description { last_index, term, standing, members, .. }) => {
-                Some((*id, Said { last_index, term, standing, members }))
-            }
-            Ok(_) | Err(_) => None,
+impl<'a> Circle<'a> {
+    fn new(inner: &'a Inner, question: &'static str) -> Circle<'a> {
+        Circle { inner, question, asked: BTreeMap::new(), missing: Vec::new(), patience: Patience::new() }
+    }
+
+    fn add(&mut self, name: &str, peer_urls: &[String]) {
+        let config = &self.inner.config;
+        let itself = config.initial_members.iter().find(|member| member.id == self.inner.identity.member_id);
+        let is_me = |url: &String| {
+            config.advertise_peer_urls.contains(url)
+                || itself.is_some_and(|member| member.peer_urls.contains(url))
+        };
+        let mut peer_urls = peer_urls.to_vec();
+        peer_urls.sort();
+        let is_full = self.asked.len() >= ASKED_MAX;
+        if is_full || peer_urls.iter().any(is_me) || self.asked.contains_key(&peer_urls) {
+            return;
         }
-    });
-    join_all(asked).await.into_iter().flatten().collect()
+        match Stranger::new(&config.surroundings.network, &peer_urls, config.peer_tls.as_ref()) {
+            Ok(stranger) => _ = self.asked.insert(peer_urls, (name.to_owned(), stranger)),
+            Err(error) => tracing::warn!(%error, name, "a member that cannot be asked"),
+        }
+    }
+
+    /// What others of this cluster say, by the ids that they have.
+    async fn ask(&mut self) -> BTreeMap<u64, Discovered> {
+        let identity = self.inner.identity;
+        let asked = self.asked.iter().map(async |(urls, (name, stranger))| {
+            let said = stranger.ask(ASK_TIMEOUT).await;
+            let said = said.filter(|said| said.cluster_id == identity.cluster_id);
+            said.ok_or_else(|| format!("{name} ({})", urls.join(",")))
+        });
+        let (mut said, mut missing) = (BTreeMap::new(), Vec::new());
+        for answer in join_all(asked).await {
+            match answer {
+                Ok(found) if found.member_id == identity.member_id => {}
+                Ok(found) => _ = said.insert(found.member_id, found),
+                Err(name) => missing.push(name),
+            }
+        }
+        self.missing = missing;
+        said
+    }
+
+    async fn pause(&mut self) {
+        if self.patience.pause().await {
+            tracing::warn!(
+                waiting_for = self.question,
+                no_answer_from = self.missing.join(" "),
+                "no votes from this member yet: too few of the others have told what it must know"
+            );
+        }
+    }
 }
 
-fn node(member: &Member) -> Node {
-    Node { name: member.name.clone(), peer_urls: member.peer_urls.clone(), joining: false }
+/// Pauses that get longer, and a word about it now and then.
+struct Patience {
+    began: Instant,
+    told: Instant,
+}
+
+impl Patience {
+    fn new() -> Patience {
+        let now = Instant::now();
+        Patience { began: now, told: now }
+    }
+
+    /// `true`: it is time to say what is waited for.
+    async fn pause(&mut self) -> bool {
+        tokio::time::sleep((self.began.elapsed() / 8).clamp(ASK_PAUSE_MIN, ASK_PAUSE_MAX)).await;
+        let due = self.told.elapsed() >= TELL_INTERVAL;
+        if due {
+            self.told = Instant::now();
+        }
+        due
+    }
 }
 
 /// Resolves when everything that any leader may believe to be here is here: see above.
 async fn caught_up(inner: &Inner) {
+    let mut patience = Patience::new();
     loop {
         // Changes nothing.
         let command = Command::LeaseCheckpoint(LeaseCheckpoint { leases: Vec::new() });
@@ -284,7 +355,9 @@ async fn caught_up(inner: &Inner) {
         {
             return;
         }
-        tokio::time::sleep(CATCH_UP_PAUSE).await;
+        if patience.pause().await {
+            tracing::warn!("no votes from this member yet: no leader has taken an entry from it");
+        }
     }
 }
 
@@ -315,19 +388,21 @@ mod tests {
     #[test]
     fn the_terms_of_so_many_others_are_needed_that_each_majority_has_one_of_them() {
         let members = |ids: &[u64]| {
-            let record = |id: &u64| MemberRecord {
-                id: *id,
-                name: String::new(),
-                peer_urls: Vec::new(),
-                client_urls: Vec::new(),
-                is_learner: *id > 100,
-            };
-            ids.iter().map(record).collect::<Vec<_>>()
+            let member = |id: &u64| Member { id: *id, is_learner: *id > 100, ..Member::default() };
+            ids.iter().map(member).collect::<Vec<_>>()
         };
         let highest = |ids: &[u64], said: &[(u64, u64, Option<u64>)]| {
             let said = said.iter().map(|(id, last_index, term)| {
-                let standing = Standing::Votes;
-                (*id, Said { last_index: *last_index, term: *term, standing, members: members(ids) })
+                let said = Discovered {
+                    cluster_id: 7,
+                    members: members(ids),
+                    leader: None,
+                    member_id: *id,
+                    term: *term,
+                    last_index: *last_index,
+                    standing: Standing::Votes,
+                };
+                (*id, said)
             });
             highest_term(1, &said.collect())
         };
@@ -347,6 +422,11 @@ mod tests {
             "learners do not vote"
         );
         assert_eq!(highest(&five, &[(2, 9, Some(4)), (3, 9, Some(4)), (5, 0, Some(5))]), Some(5));
+        assert_eq!(
+            highest(&[1, 2, 3, 4], &[(2, 9, Some(4)), (4, 9, Some(4))]),
+            None,
+            "3 may lead the three that were members before 4, with this member's vote"
+        );
     }
 
     #[test]

@@ -242,7 +242,10 @@ async fn open(config: &Config, data_dir: &Arc<DataDir>) -> Result<Opened, StartE
                 file = %file.display(), offset, last_good_index, acknowledged_index,
                 "acknowledged log entries are lost: no votes until a leader has sent them again"
             );
-            set_quarantine(data_dir, Reason::Damaged)?;
+            // An emptied directory whose new log is damaged is one that has forgotten its votes still.
+            if data_dir.quarantine().is_none() {
+                set_quarantine(data_dir, Reason::Damaged)?;
+            }
         }
     }
     // Whether there is an identity says nothing: it is the first thing that a start writes, and perhaps the last.
@@ -472,7 +475,10 @@ async fn run(
 
     let quarantine = data_dir.quarantine();
     let quarantined = quarantine.is_some();
-    let forgets_votes = quarantine.is_some_and(Reason::forgets_votes) && log.view(0).vote_term == 0;
+    // Who has a log has voted in the term of its last entry at least, or has followed its leader.
+    let view = log.view(0);
+    let last_term = view.last.map_or(0, |(term, _)| term);
+    let forgets_votes = quarantined && view.vote_term < last_term.max(1);
     let network = surroundings.network.clone();
     let peers = Peers::new(identity, network, config.peer_tls.clone(), election_timeout, fatal.clone());
     if config.initial_corrupt_check {

@@ -202,6 +202,10 @@ async fn publish(own: &Own) {
         }
         tokio::time::sleep(PUBLISH_PAUSE).await;
     }
+    // Whoever starts one member after the other goes on to the next when it hears this.
+    while handle.is_new_here() {
+        tokio::time::sleep(READY_PAUSE).await;
+    }
     // etcd's older test suite waits for these two lines, the newer one for the third.
     tracing::info!(name = %context.config.name, "published local member to cluster through raft");
     tracing::info!(cluster_version = crate::CLUSTER_VERSION, "enabled capabilities for version");
@@ -225,9 +229,12 @@ impl Store {
         &self.client_urls[..self.own.context.config.listen_client_urls.len().min(self.client_urls.len())]
     }
 
-    /// Resolves when this member can answer a linearizable read, or at shutdown.
+    /// Resolves when this member can answer a linearizable read and the others can count on it, or at shutdown.
     pub async fn ready(&self) {
         while !self.shutdown.is_cancelled() && self.own.context.barrier().await.is_err() {
+            tokio::time::sleep(READY_PAUSE).await;
+        }
+        while !self.shutdown.is_cancelled() && self.own.handle.is_new_here() {
             tokio::time::sleep(READY_PAUSE).await;
         }
     }

@@ -59,10 +59,10 @@ pub(super) struct Promise {
 }
 
 impl Promise {
-    /// Of a directory that is empty. A founder that finds nobody is in quarantine from its first start on; whoever is
-    /// alone is new for certain.
+    /// Of a directory that is empty. Who finds nobody is in quarantine from its first start on; whoever is alone is new for
+    /// certain.
     pub(super) fn new(kind: Kind) -> Promise {
-        Promise { quarantined: Some(kind == Kind::Founder), ..Promise::default() }
+        Promise { quarantined: Some(kind != Kind::Alone), ..Promise::default() }
     }
 
     pub(super) fn hear(&mut self, event: &Event) {

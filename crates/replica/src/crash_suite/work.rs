@@ -281,6 +281,11 @@ impl<'a> Life<'a> {
     fn quarantine(&mut self) -> Result<(), String> {
         let directory = self.raised.machine.data_dir.clone();
         let wanted = !directory.quarantined();
+        let promise = self.story.promise();
+        // A member lifts it behind something that it has applied and flushed.
+        if !wanted && promise.logged.is_none() && promise.durable_next == 0 {
+            return Ok(());
+        }
         self.story.tell(Event::Quarantined(None));
         let done = if wanted {
             directory.set_quarantine(crate::quarantine::Reason::Damaged)

@@ -242,9 +242,20 @@ impl Inner {
         matches!(answer, Ok(Answer::Description { standing, .. }) if standing != Standing::Votes)
     }
 
-    /// The voter that has most of the log, among those that are not known to be silent. A leader that has only just been
+    /// One in quarantine only if there is nobody else: it would have to be waited for.
+    pub(crate) async fn best_successor(&self) -> Option<u64> {
+        let successors = self.successors();
+        for id in &successors {
+            if !self.is_in_quarantine(*id).await {
+                return Some(*id);
+            }
+        }
+        successors.first().copied()
+    }
+
+    /// The voters that are not known to be silent, those with most of the log first. A leader that has only just been
     /// elected has heard from nobody yet.
-    pub(crate) fn best_successor(&self) -> Option<u64> {
+    fn successors(&self) -> Vec<u64> {
         let receiver = self.raft.metrics();
         let metrics = receiver.borrow_watched();
         let patience = Duration::from_millis(self.config.election_timeout_ms);
@@ -252,11 +263,11 @@ impl Inner {
         let silent = |id: &u64| heard_at(id).is_some_and(|at| at.into_inner().elapsed() > patience);
         let matched =
             |id: &u64| metrics.replication.as_ref().and_then(|progress| progress.get(id).copied().flatten());
-        metrics
-            .membership_config
-            .voter_ids()
-            .filter(|id| *id != self.identity.member_id && !silent(id))
-            .max_by_key(|id| (heard_at(id).is_some(), matched(id)))
+        let voters = metrics.membership_config.voter_ids();
+        let mut successors: Vec<u64> =
+            voters.filter(|id| *id != self.identity.member_id && !silent(id)).collect();
+        successors.sort_by_key(|id| std::cmp::Reverse((heard_at(id).is_some(), matched(id))));
+        successors
     }
 
     /// Proposes the expiry of leases whose time is over, while this member leads.

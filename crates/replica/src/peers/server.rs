@@ -70,22 +70,20 @@ struct Service {
 }
 
 impl Service {
-    /// Checks who asks whom; answers the asking member's id.
-    fn check<T>(&self, request: &Request<T>) -> Result<u64, Status> {
-        let metadata = request.metadata();
-        let id = |key: &str| {
-            let text = metadata.get(key).and_then(|value| value.to_str().ok());
-            text.and_then(|text| u64::from_str_radix(text, 16).ok())
-                .ok_or_else(|| Status::invalid_argument(format!("call without {key}")))
-        };
-        let identity = self.inner.identity;
-        if id(CLUSTER_KEY)? != identity.cluster_id {
+    /// The member of this cluster that asks.
+    fn sender<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        if id(request, CLUSTER_KEY)? != self.inner.identity.cluster_id {
             return Err(Status::failed_precondition("cluster ID mismatch"));
         }
-        if id(TO_KEY)? != identity.member_id {
+        id(request, FROM_KEY)
+    }
+
+    /// Checks who asks whom; answers the asking member's id.
+    fn check<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        let from = self.sender(request)?;
+        if id(request, TO_KEY)? != self.inner.identity.member_id {
             return Err(Status::failed_precondition("this is another member"));
         }
-        let from = id(FROM_KEY)?;
         if let Some(meter) = request.extensions().get::<Arc<Meter>>()
             && !meter.is_owned()
             && node_of(&self.inner.raft, from).is_some()
@@ -118,11 +116,16 @@ impl Service {
     /// listens to it: members that `--force-new-cluster` left behind may well elect one of themselves.
     fn check_leader<T>(&self, request: &Request<T>) -> Result<u64, Status> {
         let from = self.check(request)?;
+        self.check_not_removed(from)?;
+        Ok(from)
+    }
+
+    fn check_not_removed(&self, from: u64) -> Result<(), Status> {
         let followed = || self.inner.raft.metrics().borrow_watched().current_leader == Some(from);
         if self.is_removed(from) && !followed() {
             return Err(Status::permission_denied(REMOVED_TEXT));
         }
-        Ok(from)
+        Ok(())
     }
 
     fn check_voter<T>(&self, request: &Request<T>) -> Result<u64, Status> {
@@ -165,9 +168,11 @@ impl Service {
     async fn answer(&self, request: &Request<Frame>) -> Result<Answer, Status> {
         // Whoever does not know the cluster yet asks only this; nothing else of a stranger is decoded.
         if request.get_ref().payload == codec::to_bytes(&Question::WhoAreYou) {
-            // A member asks from time to time: one that was removed hears of it here at the latest.
+            // A member asks from time to time: one that was removed hears of it here at the latest, also if its flags,
+            // which may be all that it has, know this member by an id of another time.
             if request.metadata().contains_key(FROM_KEY) {
-                self.check_leader(request)?;
+                self.check_not_removed(self.sender(request)?)?;
+                self.check(request)?;
             }
             return Ok(self.inner.describe());
         }
@@ -197,6 +202,12 @@ impl Service {
             },
         })
     }
+}
+
+fn id<T>(request: &Request<T>, key: &str) -> Result<u64, Status> {
+    let text = request.metadata().get(key).and_then(|value| value.to_str().ok());
+    text.and_then(|text| u64::from_str_radix(text, 16).ok())
+        .ok_or_else(|| Status::invalid_argument(format!("call without {key}")))
 }
 
 fn stopped(error: impl std::fmt::Display) -> Status {

@@ -80,6 +80,60 @@ async fn a_member_that_lost_its_directory_gives_no_vote_after_an_interrupted_sta
     eventually("the quarantine to be lifted", || (!handle.status().quarantined).then_some(())).await;
 }
 
+/// A port in use, or a crash, between the first word in the directory and the first entry of the log.
+#[tokio::test]
+async fn a_new_cluster_whose_first_starts_were_interrupted_elects_a_leader() {
+    let mut cluster = Cluster::prepare(3, |_| {});
+    let mut ports = Vec::new();
+    for index in 0..3 {
+        let config = cluster.config(index);
+        ports.push(std::net::TcpListener::bind(config.listen_peer_urls[0]).unwrap());
+        let refused = Node::start(config).await.err().expect("refused");
+        assert!(matches!(refused, StartError::PortInUse { .. }), "{refused}");
+    }
+    drop(ports);
+    for index in 0..3 {
+        cluster.launch(index).await;
+    }
+    for index in 0..3 {
+        cluster.votes(index).await;
+    }
+    put(cluster.handle(0), "a", "1").await;
+    cluster.converge().await;
+}
+
+/// Once it has an identity, its flags alone say who the others are, and flags know no ids of members that came later.
+#[tokio::test]
+async fn an_emptied_member_whose_flags_know_the_others_by_wrong_ids_gets_its_vote_back() {
+    let mut cluster = Cluster::start(3).await;
+    for index in 0..3 {
+        cluster.publish(index).await;
+    }
+    let victim = cluster.a_follower().await;
+    cluster.kill(victim).await;
+    cluster.wipe(victim);
+    let mut config = cluster.config(victim);
+    config.new_cluster = false;
+    let me = cluster.id(victim);
+    for other in config.initial_members.iter_mut().filter(|member| member.id != me) {
+        other.id ^= 1;
+    }
+    cluster.nodes[victim] = Some(Node::start(config).await.unwrap());
+    assert!(cluster.handle(victim).status().quarantined);
+    cluster.votes(victim).await;
+    put(cluster.handle(victim), "a", "1").await;
+    cluster.converge().await;
+}
+
+#[tokio::test]
+async fn a_member_of_an_existing_cluster_with_an_empty_directory_gives_no_vote_while_nobody_answers() {
+    let mut cluster = Cluster::prepare(3, |config| config.new_cluster = false);
+    for _ in 0..2 {
+        assert!(cluster.launch(0).await.status().quarantined);
+        cluster.kill(0).await;
+    }
+}
+
 #[tokio::test]
 async fn a_wiped_member_cannot_elect_a_leader_that_lacks_acknowledged_entries() {
     let mut cluster = Cluster::start_with(3, |config| config.request_timeout = Duration::from_secs(2)).await;

@@ -54,7 +54,16 @@ impl Cluster {
             cluster.launch(index).await;
         }
         cluster.leader().await;
+        // Whoever came behind the first election votes a moment later: until then no other member may go.
+        for index in 0..size {
+            cluster.votes(index).await;
+        }
         cluster
+    }
+
+    pub(crate) async fn votes(&self, index: usize) {
+        let handle = self.handle(index);
+        eventually("the quarantine to be lifted", || (!handle.status().quarantined).then_some(())).await;
     }
 
     pub(crate) fn prepare(size: usize, tweak: fn(&mut Config)) -> Cluster {
