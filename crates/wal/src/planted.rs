@@ -8,7 +8,7 @@
 pub enum Bug {
     /// Checksums do not depend on the segment: a recycled block passes for new.
     ChecksumNotSeeded,
-    /// Callbacks run before the fdatasync.
+    /// Callbacks run before the fdatasync, which comes with the next batch.
     AcknowledgeBeforeSync,
     /// A new segment gets its name before its header is synced.
     NameBeforeHeader,

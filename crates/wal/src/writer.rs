@@ -282,7 +282,9 @@ impl Writer {
             let last_index = self.next_index.map_or(0, |next| next.saturating_sub(1));
             self.encode(RecordKind::Mark, (0, last_index), &[])?;
         }
-        if planted::is(Bug::AcknowledgeBeforeSync) {
+        let acknowledged_early = planted::is(Bug::AcknowledgeBeforeSync);
+        if acknowledged_early {
+            self.sync_active()?; // of the batch before
             self.run_dones();
         }
         let room = self.room_bytes();
@@ -297,7 +299,9 @@ impl Writer {
         self.fill_debt_bytes += 2 * size_bytes;
         self.batch.bytes.clear();
         self.batch.bytes.shrink_to(2 * BATCH_SIZE_BYTES_MAX);
-        self.sync_active()?;
+        if !acknowledged_early {
+            self.sync_active()?;
+        }
         self.publish(size_bytes);
         self.run_dones();
         Ok(())
