@@ -133,13 +133,19 @@ fn judge(voters: usize, others: &[(u64, Standing)]) -> FirstStart {
 
 /// What the others say before this member opens its port.
 pub(crate) async fn first_start(config: &Config) -> FirstStart {
-    let (network, tls) = (&config.surroundings.network, config.peer_tls.as_ref());
-    let others = voters(&config.initial_members).filter(|member| member.id != config.identity.member_id);
-    let asked = others.map(|member| discover(network, &member.peer_urls, tls, DISCOVER_TIMEOUT));
-    let found = join_all(asked).await.into_iter().flatten();
-    let ours = found.filter(|found| found.cluster_id == config.identity.cluster_id);
-    let said: Vec<(u64, Standing)> = ours.map(|found| (found.last_index, found.standing)).collect();
+    let heard = hear(config, voters(&config.initial_members)).await;
+    let said: Vec<(u64, Standing)> = heard.iter().map(|said| (said.last_index, said.standing)).collect();
     judge(voters(&config.initial_members).count(), &said)
+}
+
+/// What those of `members` who run say, without this one and members of other clusters.
+async fn hear<'a>(config: &Config, members: impl Iterator<Item = &'a Member>) -> Vec<Discovered> {
+    let (identity, network) = (config.identity, &config.surroundings.network);
+    let others = members.filter(|member| member.id != identity.member_id);
+    let asked =
+        others.map(|member| discover(network, &member.peer_urls, config.peer_tls.as_ref(), DISCOVER_TIMEOUT));
+    let said = join_all(asked).await.into_iter().flatten();
+    said.filter(|found| found.cluster_id == identity.cluster_id).collect()
 }
 
 fn voters(members: &[Member]) -> impl Iterator<Item = &Member> {
@@ -149,13 +155,9 @@ fn voters(members: &[Member]) -> impl Iterator<Item = &Member> {
 /// Whether a running cluster has this member's published URLs: then it ran before, with a data directory that is gone.
 /// The same if nobody says anything: who joins has only just been told of its cluster by somebody.
 pub(crate) async fn was_started_before(config: &Config) -> bool {
-    let identity = config.identity;
-    let others = config.initial_members.iter().filter(|member| member.id != identity.member_id);
-    let (network, tls) = (&config.surroundings.network, config.peer_tls.as_ref());
-    let asked = others.map(|member| discover(network, &member.peer_urls, tls, DISCOVER_TIMEOUT));
-    let said = join_all(asked).await.into_iter().flatten();
-    let said: Vec<Discovered> = said.filter(|found| found.cluster_id == identity.cluster_id).collect();
-    let has_published = |member: &Member| member.id == identity.member_id && !member.client_urls.is_empty();
+    let said = hear(config, config.initial_members.iter()).await;
+    let has_published =
+        |member: &Member| member.id == config.identity.member_id && !member.client_urls.is_empty();
     said.iter().all(|found| found.members.is_empty())
         || said.iter().any(|found| found.members.iter().any(has_published))
 }
