@@ -4,77 +4,37 @@
 //! Always holds: a run takes a thread of its own (`chance`), reads no clock but the virtual one, and is the same each
 //! time. Not here: what a seed means (plan.rs), what is right (checks.rs).
 
+mod looks;
 mod machines;
+mod recovery;
+mod report;
+mod strikes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+pub use report::Report;
+use strikes::Active;
 use turmoil::Sim;
-use wal::sim_disk::Faults;
 use wal::sim_disk::crash::Random;
 
 use crate::caretaker;
 use crate::chance;
-use crate::checks::{self, Checked, Invariants, Look};
-use crate::links::{self, CLIENTS, Links};
+use crate::checks::Invariants;
+use crate::links::{CLIENTS, Links};
 use crate::member::{self, Machine, host};
-use crate::observers;
 use crate::operator;
-use crate::plan::{Fault, Kind, Plan, Target};
-use crate::raft_checks::{self, Logs, Seen, Voters};
+use crate::plan::{Kind, Plan};
+use crate::raft_checks::{Logs, Voters};
 use crate::roster::Roster;
 use crate::trace::Trace;
-use crate::workload::{self, Load, Shared};
+use crate::workload::{self, Shared};
 
 /// A member that ended by itself is started again after this, as a supervisor does.
 const RESTART_MS: u64 = 300;
-/// After the faults: until every member answers a read that must be right.
-const HEALED_MS_MAX: u64 = 30_000;
-/// After the last client has ended: time for leases to end and for watchers to see everything.
-const QUIET_MS: u64 = 5_500;
 const LOOK_EVERY_MS: u64 = 5;
-/// To all others together: heartbeats, appends, questions and reads each have their own pauses.
-const CONNECTS_PER_S_MAX: u64 = 1_000;
-/// Below this a run says nothing.
-const ANSWERED_MIN: usize = 20;
-
-/// What a run did.
-#[derive(Debug, Default)]
-pub struct Report {
-    pub seed: u64,
-    pub virtual_ms: u64,
-    pub trace_hash: u64,
-    pub trace_lines: u64,
-    pub changes: usize,
-    pub answered: usize,
-    pub unknown: usize,
-    pub local_reads: usize,
-    pub leases: usize,
-    pub leases_expired: usize,
-    pub compactions: u64,
-    pub lives: u64,
-    pub faults: usize,
-    pub faults_with_effect: usize,
-    pub changes_lost_to_power: usize,
-    pub snapshots_received: u64,
-    pub bits_flipped: u64,
-    pub states_damaged: u64,
-    pub writes_lost: u64,
-    pub member_changes: u64,
-    pub machines_lost: u64,
-    pub disks_emptied: u64,
-    /// Removed members that ended by themselves.
-    pub removed_ended: u64,
-    pub alarms: u64,
-    pub observed: usize,
-    pub batches: usize,
-    pub looks: u64,
-    pub healed_ms: u64,
-    /// The search for an order was too long to be finished.
-    pub undecided: bool,
-}
 
 /// A run that must not be.
 #[derive(Debug)]
@@ -175,12 +135,6 @@ struct Run {
     report: Report,
 }
 
-struct Active {
-    until_ms: u64,
-    kind: Kind,
-    members: Vec<usize>,
-}
-
 impl Run {
     fn new(plan: Plan, trace: Arc<Trace>) -> Run {
         let mut sim = turmoil::Builder::new()
@@ -208,7 +162,7 @@ impl Run {
         let moves = plan.faults.iter().any(|fault| fault.kind == Kind::MoveLeader);
         sim.client(CLIENTS, async move {
             if moves {
-                tokio::spawn(workload::operator(load.clone()));
+                tokio::spawn(workload::hands_over(load.clone()));
             }
             if let Some(changes) = changes {
                 tokio::spawn(operator::operator(changes, members, load.clone()));
@@ -216,7 +170,7 @@ impl Run {
             if damages_states {
                 tokio::spawn(caretaker::caretaker(load.clone()));
             }
-            spawn_clients(&load, seed, members).await;
+            workload::spawn(&load, seed, members).await;
             Ok(())
         });
         let random = Random(plan.seed ^ 0x5eed);
@@ -305,469 +259,4 @@ impl Run {
     fn is_down(&self, number: usize) -> bool {
         self.absent.contains(&number) || self.down.iter().any(|(down, _)| *down == number)
     }
-
-    /// Nobody tries without a pause to reach who cannot be reached.
-    fn count_connects(&mut self) -> Result<(), String> {
-        for machine in &self.machines {
-            let (total, before) = (machine.connects(), self.connects.entry(machine.number).or_default());
-            let tried = total - std::mem::replace(before, total);
-            if tried > CONNECTS_PER_S_MAX {
-                return Err(format!(
-                    "member {} tried to connect {tried} times within a second",
-                    machine.number
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn look(&mut self) -> Result<(), String> {
-        let mut seen = Vec::new();
-        let machines = &self.machines;
-        self.damaged.retain(|number| {
-            let status = machines[*number].handle().map(|handle| handle.status());
-            !status.is_some_and(|status| status.leader.is_some() && !status.quarantined)
-        });
-        for machine in &self.machines {
-            let Some(handle) = machine.handle() else { continue };
-            let status = handle.status();
-            seen.push(Seen {
-                member: machine.number,
-                life: machine.lives(),
-                log: handle.log(raft_checks::NEWEST_MAX),
-                voters: handle.voters(),
-                is_damaged: self.damaged.contains(&machine.number),
-                status: status.clone(),
-            });
-            self.voters.insert(machine.number, handle.voters());
-            let state_hash = handle.read(|store, _| (store.revision(), store.state_hash()));
-            if status.term == 0 || status.revision != state_hash.0 {
-                continue;
-            }
-            self.invariants.look(&Look {
-                member: machine.number,
-                life: machine.lives(),
-                term: status.term,
-                is_leader: status.is_leader,
-                member_id: status.identity.member_id,
-                applied_index: status.applied_index,
-                revision: status.revision,
-                state_hash: Some(state_hash.1),
-            })?;
-        }
-        self.tell_losses();
-        self.logs.look(&seen)
-    }
-
-    fn leader(&self) -> Option<usize> {
-        let leads = |machine: &&Arc<Machine>| {
-            machine.handle().is_some_and(|handle| handle.status().is_leader) && !self.is_down(machine.number)
-        };
-        self.machines.iter().find(leads).map(|machine| machine.number)
-    }
-
-    fn members(&self, target: Target) -> Vec<usize> {
-        let present = self.present();
-        let count = present.len();
-        let leader = self.leader().unwrap_or(present[0]);
-        let place = present.iter().position(|number| *number == leader).unwrap_or(0);
-        match target {
-            Target::Leader => vec![leader],
-            Target::One(number) => vec![present[number % count]],
-            Target::Majority => (0..count / 2 + 1).map(|step| present[(place + step) % count]).collect(),
-            Target::All => present,
-        }
-    }
-
-    fn begin(&mut self, fault: Fault) {
-        let now_ms = self.now_ms();
-        let until_ms = now_ms + fault.lasts_ms;
-        let members = match fault.kind {
-            Kind::Kill(target)
-            | Kind::PowerCut(target)
-            | Kind::PowerCutAfter(target, _)
-            | Kind::Partition(target)
-            | Kind::Mute(target)
-            | Kind::Deaf(target)
-            | Kind::Hold(target)
-            | Kind::SlowLink(target, _)
-            | Kind::SlowDisk(target, _)
-            | Kind::SyncError(target)
-            | Kind::FlipBit(target)
-            | Kind::RotState(target)
-            | Kind::LoseWrite(target, _)
-            | Kind::StrayWrite(target, _)
-            | Kind::FlipNewBit(target)
-            | Kind::Unreachable(target) => self.members(target),
-            Kind::Link(one, other) => {
-                let present = self.present();
-                vec![present[one % present.len()], present[other % present.len()]]
-            }
-            Kind::MoveLeader => self.members(Target::Leader),
-        };
-        self.note(&format!("fault {fault} hits {members:?}"));
-        let mut effect = false;
-        for number in members.iter().copied().filter(|number| !self.is_down(*number)).collect::<Vec<_>>() {
-            effect = true;
-            match fault.kind {
-                Kind::Kill(_) => self.kill(number, until_ms),
-                Kind::PowerCut(_) => self.cut_power(number, until_ms),
-                Kind::PowerCutAfter(_, operations) => self.machines[number].disk().set_faults(Faults {
-                    operations_before_power_cut: Some(operations),
-                    ..Faults::default()
-                }),
-                Kind::SyncError(_) => self.machines[number]
-                    .disk()
-                    .set_faults(Faults { syncs_before_failure: Some(0), ..Faults::default() }),
-                Kind::FlipBit(_) => effect = self.flip_bit(number, until_ms, false),
-                Kind::RotState(_) => effect = self.rot_state(number, until_ms),
-                Kind::LoseWrite(..) | Kind::StrayWrite(..) => self.machines[number].remember_writes(),
-                Kind::FlipNewBit(_) => effect = self.flip_bit(number, until_ms, true),
-                Kind::MoveLeader => effect = self.move_leader(number),
-                Kind::SlowDisk(_, latency_ms) => self.machines[number].set_latency_ms(latency_ms),
-                Kind::Partition(_)
-                | Kind::Mute(_)
-                | Kind::Deaf(_)
-                | Kind::Hold(_)
-                | Kind::Link(..)
-                | Kind::SlowLink(..)
-                | Kind::Unreachable(_) => {}
-            }
-        }
-        self.report.faults_with_effect += usize::from(effect);
-        self.active.push(Active { until_ms, kind: fault.kind, members });
-        self.set_links();
-    }
-
-    fn end_faults(&mut self, now_ms: u64) {
-        if self.active.iter().all(|active| active.until_ms > now_ms) {
-            return;
-        }
-        let (over, active) =
-            std::mem::take(&mut self.active).into_iter().partition(|active| active.until_ms <= now_ms);
-        self.active = active;
-        self.undo(over);
-    }
-
-    fn undo(&mut self, over: Vec<Active>) {
-        for Active { kind, members, .. } in over {
-            match kind {
-                Kind::SlowDisk(..) => {
-                    members.iter().for_each(|number| self.machines[*number].set_latency_ms(0));
-                }
-                Kind::LoseWrite(..) | Kind::StrayWrite(..) => {
-                    members.iter().for_each(|number| self.reveal(*number, kind));
-                }
-                _ => {}
-            }
-        }
-        self.set_links();
-    }
-
-    fn set_links(&mut self) {
-        let count = self.machines.len();
-        let mut wanted = Links::new();
-        for Active { kind, members, .. } in &self.active {
-            let others = || (0..count).filter(|other| !members.contains(other));
-            let pairs = members.iter().flat_map(|one| others().map(move |other| (*one, other)));
-            match kind {
-                Kind::Partition(_) => pairs.for_each(|(one, other)| {
-                    links::lose(&mut wanted, one, other);
-                    links::lose(&mut wanted, other, one);
-                }),
-                Kind::Mute(_) => pairs.for_each(|(one, other)| links::lose(&mut wanted, one, other)),
-                Kind::Deaf(_) => pairs.for_each(|(one, other)| links::lose(&mut wanted, other, one)),
-                Kind::Hold(_) => {
-                    pairs.for_each(|(one, other)| links::between(&mut wanted, one, other).0.held = true);
-                }
-                Kind::SlowLink(_, slow_ms) => {
-                    pairs.for_each(|(one, other)| {
-                        links::between(&mut wanted, one, other).0.slow_ms = *slow_ms
-                    });
-                }
-                Kind::Link(..) => {
-                    if let [one, other] = members[..]
-                        && one != other
-                    {
-                        links::lose(&mut wanted, one, other);
-                        links::lose(&mut wanted, other, one);
-                    }
-                }
-                Kind::Unreachable(_) => members.iter().for_each(|one| {
-                    links::lose(&mut wanted, *one, count);
-                    links::lose(&mut wanted, count, *one);
-                }),
-                Kind::Kill(_)
-                | Kind::PowerCut(_)
-                | Kind::PowerCutAfter(..)
-                | Kind::SlowDisk(..)
-                | Kind::FlipBit(_)
-                | Kind::RotState(_)
-                | Kind::LoseWrite(..)
-                | Kind::StrayWrite(..)
-                | Kind::FlipNewBit(_)
-                | Kind::MoveLeader
-                | Kind::SyncError(_) => {}
-            }
-        }
-        links::set(&self.sim, count, self.plan.latency_ms_max, &mut self.links, wanted);
-    }
-
-    fn kill(&mut self, number: usize, until_ms: u64) {
-        // First the disk: what the dying process still does to it must not count.
-        self.machines[number].killed();
-        self.sim.crash(host(number));
-        self.down.push((number, until_ms));
-    }
-
-    fn cut_power(&mut self, number: usize, until_ms: u64) {
-        let pending = self.machines[number].power_lost(&mut self.random);
-        self.note(&format!("member {number} loses its power, {pending} changes were not synced"));
-        self.report.changes_lost_to_power += pending;
-        self.sim.crash(host(number));
-        self.down.push((number, until_ms));
-    }
-
-    /// Only where a majority keeps whole logs: every acknowledged entry has a copy that nothing happened to.
-    fn flip_bit(&mut self, number: usize, until_ms: u64, new: bool) -> bool {
-        if !self.may_lose(number) {
-            return false;
-        }
-        self.kill(number, until_ms);
-        let flipped = self.machines[number].flip_bit(&mut self.random, new);
-        self.note(&format!("a bit of member {number} is flipped: {flipped:?}"));
-        if flipped.is_some() {
-            self.damaged.insert(number);
-            self.report.bits_flipped += 1;
-        }
-        flipped.is_some()
-    }
-
-    /// The next member is to lead; the clients' host asks.
-    fn move_leader(&mut self, leader: usize) -> bool {
-        let next = (leader + 1) % self.machines.len();
-        let Some(handle) = self.machines[next].handle() else { return false };
-        self.shared.ask_to_move(leader, handle.status().identity.member_id);
-        true
-    }
-
-    fn heal(&mut self) {
-        self.note("healed");
-        self.shared.roster.stop();
-        let over = std::mem::take(&mut self.active);
-        self.undo(over);
-        let now_ms = self.now_ms();
-        self.down.iter_mut().for_each(|(_, at_ms)| *at_ms = now_ms);
-        for machine in &self.machines {
-            // A power cut that waits for its operation must not come any more.
-            machine.disk().set_faults(Faults::default());
-        }
-    }
-
-    /// Every member runs, follows one leader and has applied what that leader has.
-    fn wait_until_healed(&mut self) -> Result<(), String> {
-        let begin_ms = self.now_ms();
-        let mut since_ms = None;
-        loop {
-            self.step()?;
-            let now_ms = self.now_ms();
-            if self.is_level() && self.shared.roster.is_idle() {
-                // For an election timeout, so that it is no coincidence.
-                let since_ms = *since_ms.get_or_insert(now_ms);
-                if now_ms - since_ms >= 2 * self.plan.settings.election_timeout_ms {
-                    self.report.healed_ms = now_ms - begin_ms;
-                    return Ok(());
-                }
-            } else {
-                since_ms = None;
-            }
-            if now_ms - begin_ms > HEALED_MS_MAX {
-                return Err(format!("not healed after {HEALED_MS_MAX} ms: {}", self.describe_all()));
-            }
-        }
-    }
-
-    /// With the load on and nothing wrong, for as long as an operation may take: none may stay without an answer.
-    fn calm(&mut self) -> Result<(), String> {
-        let Load { timeout_ms, .. } = self.plan.load;
-        if timeout_ms > 1_000 || timeout_ms < 40 * self.plan.latency_ms_max {
-            return Ok(());
-        }
-        // Until then connections that a partition broke have been noticed.
-        self.pass(2_500)?;
-        let terms = self.terms();
-        self.shared.set_calm_since(Some(self.now_ms() * 1_000_000));
-        self.pass(timeout_ms + 500)?;
-        if self.terms() != terms {
-            self.shared.set_calm_since(None);
-        }
-        Ok(())
-    }
-
-    fn pass(&mut self, passes_ms: u64) -> Result<(), String> {
-        let until_ms = self.now_ms() + passes_ms;
-        while self.now_ms() < until_ms {
-            self.step()?;
-        }
-        Ok(())
-    }
-
-    fn terms(&self) -> Vec<Option<(u64, Option<u64>)>> {
-        let status = |machine: &Arc<Machine>| machine.handle().map(|handle| handle.status());
-        let term = |machine| status(machine).map(|status| (status.term, status.leader));
-        self.members_present().map(term).collect()
-    }
-
-    fn is_level(&self) -> bool {
-        let mut leaders = BTreeSet::new();
-        let mut lowest = u64::MAX;
-        let mut highest = 0;
-        for machine in self.members_present() {
-            let Some(handle) = machine.handle() else { return false };
-            let status = handle.status();
-            let Some(leader) = status.leader else { return false };
-            if status.quarantined || handle.read(|store, _| !store.alarms().is_empty()) {
-                return false;
-            }
-            leaders.insert((leader, status.term));
-            lowest = lowest.min(status.applied_index);
-            highest = highest.max(status.applied_index);
-        }
-        // Under load they are never quite level.
-        leaders.len() == 1 && highest - lowest < 50
-    }
-
-    fn members_present(&self) -> impl Iterator<Item = &Arc<Machine>> {
-        self.machines.iter().filter(|machine| !self.absent.contains(&machine.number))
-    }
-
-    fn describe_all(&self) -> String {
-        let told: Vec<String> = self.members_present().map(|machine| self.describe(machine)).collect();
-        told.join("; ")
-    }
-
-    fn describe(&self, machine: &Machine) -> String {
-        match machine.handle() {
-            None => format!("member {} does not run", machine.number),
-            Some(handle) => {
-                let status = handle.status();
-                format!(
-                    "member {} in term {} knows leader {:x?}, applied {}, quarantined {}",
-                    machine.number, status.term, status.leader, status.applied_index, status.quarantined
-                )
-            }
-        }
-    }
-
-    /// No more load: all clients end, leases too, and watchers see everything.
-    fn quiet(&mut self) -> Result<(), String> {
-        let begin_ms = self.now_ms();
-        let mut until_known = false;
-        let mut alone_since_ms = u64::MAX;
-        loop {
-            self.step()?;
-            let passed_ms = self.now_ms() - begin_ms;
-            if self.shared.clients_running() == 0 {
-                alone_since_ms = alone_since_ms.min(passed_ms);
-            }
-            if passed_ms.saturating_sub(alone_since_ms) >= QUIET_MS {
-                if !until_known {
-                    until_known = true;
-                    let revisions = self.machines.iter().filter_map(|machine| machine.handle());
-                    self.shared
-                        .set_until(revisions.map(|handle| handle.status().revision).max().unwrap_or(1));
-                }
-                if self.shared.watchers_behind().is_empty() && self.states_are_equal() {
-                    return Ok(());
-                }
-            }
-            if passed_ms > QUIET_MS + HEALED_MS_MAX {
-                return Err(format!(
-                    "{} clients do not end, watchers at (member, revision) {:?} do not see the rest, or members are not \
-                     level: {}",
-                    self.shared.clients_running(),
-                    self.shared.watchers_behind(),
-                    self.describe_all()
-                ));
-            }
-        }
-    }
-
-    fn states_are_equal(&self) -> bool {
-        let state = |machine: &Arc<Machine>| {
-            machine.handle().map(|handle| handle.read(|store, _| (store.revision(), store.state_hash())))
-        };
-        let mut members = self.members_present();
-        let first = members.next().and_then(state);
-        first.is_some() && members.all(|machine| state(machine) == first)
-    }
-
-    fn judge(&mut self) -> Result<(Checked, u64), String> {
-        self.report.member_changes = self.shared.member_changes();
-        self.report.alarms = self.shared.alarms_cleared();
-        for machine in self.machines.iter().filter(|machine| !self.absent.contains(&machine.number)) {
-            let Some(handle) = machine.handle() else { continue };
-            self.report.snapshots_received += handle.metrics().snapshots_received;
-            let left = handle.read(|store, _| store.leases().count());
-            if left > 0 {
-                return Err(format!(
-                    "member {} still has {left} leases {QUIET_MS} ms after the last was renewed",
-                    machine.number
-                ));
-            }
-        }
-        let recorded = self.shared.take();
-        let checked = checks::all(&recorded)?;
-        if checked.answered < ANSWERED_MIN {
-            return Err(format!("not a valid run: only {} operations were answered", checked.answered));
-        }
-        Ok((checked, recorded.compactions))
-    }
-
-    fn finish(self, checked: Checked, compactions: u64) -> Report {
-        self.note(&format!("the randomness is at {:x}", chance::fingerprint()));
-        Report {
-            virtual_ms: self.now_ms(),
-            trace_hash: self.trace.hash(),
-            trace_lines: self.trace.count(),
-            changes: checked.changes,
-            answered: checked.answered,
-            unknown: checked.unknown,
-            local_reads: checked.local_reads,
-            leases: checked.leases,
-            leases_expired: checked.leases_expired,
-            undecided: checked.undecided,
-            observed: checked.observed,
-            batches: checked.batches,
-            compactions,
-            lives: self.machines.iter().map(|machine| machine.lives()).sum(),
-            looks: self.invariants.looks,
-            ..self.report
-        }
-    }
-}
-
-/// Begins everything that one host of clients does, and waits for ever: the run says when it is over.
-async fn spawn_clients(shared: &Arc<Shared>, seed: u64, members: usize) {
-    let mut seeds = Random(seed ^ 0xc11e_u64);
-    for member in 0..members {
-        tokio::spawn(workload::watcher(member, shared.clone()));
-    }
-    for number in 0..shared.load.clients {
-        tokio::spawn(workload::client(number, number % members, seeds.number(), shared.clone()));
-    }
-    for number in 0..shared.load.lease_holders {
-        let member = number % members;
-        tokio::spawn(workload::lease_holder(100 + number, member, seeds.number(), shared.clone()));
-    }
-    for number in 0..shared.load.observers {
-        tokio::spawn(observers::observer(seeds.number() ^ number as u64, members, shared.clone()));
-    }
-    if shared.load.batches {
-        tokio::spawn(observers::batcher(200, members - 1, seeds.number(), shared.clone()));
-    }
-    if shared.load.compactions {
-        tokio::spawn(workload::compactor(seeds.number(), shared.clone(), members));
-    }
-    std::future::pending::<()>().await;
 }
