@@ -17,7 +17,7 @@
 //! **Acknowledgements of this life** are true: they say what is on disk now. They count, also in quarantine.
 //!
 //! **Forgotten votes.** With them a member would follow a leader of a term that it left, and a majority might commit behind
-//! the back of the true leader. A damaged log keeps its votes (each is written twice, and those behind the damage are
+//! the back of the true leader. A damaged log keeps its votes (each lies in two files, and those behind the damage are
 //! found), unless the damage has both, which shows when the last entry is of a later term; an emptied directory has none.
 //! Such a member listens to no leader before it has heard the terms of so many
 //! others that each majority has one of them, and then to none of an earlier term (`Floor`).

@@ -16,7 +16,7 @@ use crate::recovery::disk_error;
 use crate::replay;
 use crate::segment::{self, Header, HeaderState, Name, Window, read_full};
 
-/// A new segment repeats at most this many records: vote (twice), commit hint, purge, loss.
+/// A new segment repeats at most this many records: vote (older builds: twice), commit hint, purge, loss.
 const CARRIED_RECORDS_MAX: usize = 5;
 
 /// A segment file as the directory shows it.

@@ -5,6 +5,8 @@
 //! `LostAcknowledged` and a prefix. What recovery hands out survives the next power cut.
 //! Not here: how a disk crashes (sim_disk.rs), readable examples (tests/scripts.rs).
 
+mod damage;
+
 use std::fmt;
 use std::io;
 
@@ -12,7 +14,7 @@ use bytes::Bytes;
 
 use crate::api::{Config, Damage, Entry, Recovered};
 use crate::handle::{Owner, Wal, open_inline};
-use crate::sim_disk::crash::{Moment, Platter, Random, SECTOR_SIZE_BYTES};
+use crate::sim_disk::crash::{Moment, Platter, Random};
 use crate::sim_disk::{Faults, Operation, SimDisk};
 
 const SEGMENT_SIZES_BYTES: [u64; 3] = [1024, 2048, 4096];
@@ -190,6 +192,7 @@ impl Suite {
             let trace = disk.trace();
             known = Some(self.crashes(&mut platter, &trace, &history)?);
             drop((wal, owner));
+            self.votes_outlive(&disk, &history)?;
             if round + 1 == ROUNDS {
                 self.damages(&disk, &history)?;
                 self.failed_sync(&platter)?;
@@ -394,77 +397,6 @@ impl Suite {
         check(&recovered).map_err(|text| format!("{text}\n  crash in recovery after operation {stop}"))
     }
 
-    /// Flips bits, loses sectors and files of a log that has come to rest.
-    fn damages(&mut self, disk: &SimDisk, history: &History) -> Result<(), String> {
-        let disk = disk.killed();
-        let (wal, mut owner, recovered) = self.open(&disk)?;
-        while owner.step() {}
-        drop((wal, owner));
-        let platter = disk.moment().platter;
-        let model = history.last();
-        if !model.shows(&recovered) {
-            return Err(format!("after a kill {} instead of {}", summary(&recovered), model_summary(&model)));
-        }
-        let newest = platter.names.keys().rfind(|path| path.to_string_lossy().contains("wal-")).cloned();
-        for (path, file) in &platter.names {
-            let size = platter.file(*file).len() as u64;
-            for _ in 0..40 {
-                let mut damaged = platter.clone();
-                let at = self.random.below(size.max(1));
-                let bit = 1 << self.random.below(8);
-                damage(&mut damaged, *file, |bytes| {
-                    if let Some(byte) = bytes.get_mut(at as usize) {
-                        *byte ^= bit;
-                    }
-                });
-                let context = |text| format!("{text}\n  bit {bit:#x} at {at} of {}", path.display());
-                self.damaged(damaged, &model).map_err(context)?;
-            }
-            if newest.as_ref() != Some(path) {
-                let mut damaged = platter.clone();
-                let sector = self.random.below(size / SECTOR_SIZE_BYTES + 1) * SECTOR_SIZE_BYTES;
-                let end = (sector + SECTOR_SIZE_BYTES).min(size);
-                damage(&mut damaged, *file, |bytes| bytes[sector as usize..end as usize].fill(0));
-                let context = |text| format!("{text}\n  sector at {sector} of {} lost", path.display());
-                self.damaged(damaged, &model).map_err(context)?;
-                let mut damaged = platter.clone();
-                damaged.names.remove(path);
-                self.damaged(damaged, &model).map_err(|text| format!("{text}\n  {} lost", path.display()))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn damaged(&mut self, platter: Platter, model: &Model) -> Result<(), String> {
-        let disk = SimDisk::with(platter.clone());
-        let (wal, mut owner, recovered) = self.open(&disk)?;
-        self.report.states += 1;
-        self.report.damaged += 1;
-        let Damage::LostAcknowledged { acknowledged_index, last_good_index, .. } = recovered.damage else {
-            let exact = model.shows(&recovered);
-            return if exact { Ok(()) } else { Err(format!("silently became {}", summary(&recovered))) };
-        };
-        self.report.losses_noticed += 1;
-        if acknowledged_index < last_good_index {
-            return Err(format!("acknowledged {acknowledged_index} < good {last_good_index}"));
-        }
-        if disk.moment() != (Moment { platter, pending: Vec::new() }) {
-            return Err("opening a damaged log changed the disk".to_owned());
-        }
-        let good = recovered.entries.last().map_or(last_good_index + 1, |entry| entry.index + 1);
-        let entry = self.entry(good);
-        wal.append(vec![entry.clone()], Box::new(|_| ()));
-        owner.work();
-        drop((wal, owner));
-        let (_, _, repaired) = self.open(&SimDisk::with(disk.moment().platter))?;
-        let still_lost = matches!(repaired.damage, Damage::LostAcknowledged { .. });
-        let kept = repaired.entries.strip_suffix(&[entry]) == Some(&recovered.entries);
-        if !still_lost || !kept || repaired.vote != recovered.vote || repaired.purged != recovered.purged {
-            return Err(format!("{} was repaired to {}", summary(&recovered), summary(&repaired)));
-        }
-        Ok(())
-    }
-
     /// A sync fails, the process ends and comes back while the page cache lives, then the power goes.
     fn failed_sync(&mut self, platter: &Platter) -> Result<(), String> {
         for syncs in 0..12 {
@@ -504,10 +436,4 @@ impl Suite {
 
 fn note_asked(disk: &SimDisk, history: &History, added: usize) {
     disk.note((history.steps.len() - 1 + added) as u64);
-}
-
-fn damage(platter: &mut Platter, file: usize, change: impl FnOnce(&mut [u8])) {
-    let mut bytes = platter.files[file].to_vec();
-    change(&mut bytes);
-    platter.files[file] = bytes.into();
 }

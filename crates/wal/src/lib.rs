@@ -26,6 +26,7 @@ mod request;
 mod segment;
 pub mod sim_disk;
 mod spare;
+mod vote_file;
 mod writer;
 
 pub use api::{

@@ -24,6 +24,8 @@ pub enum Bug {
     FoundNotSynced,
     /// Recovery looks for no mark behind damage: lost data passes for a torn write.
     MarksIgnored,
+    /// The second copy of a vote is not written.
+    VoteInLogOnly,
     /// Z21: a sync that failed is tried again, and a second success is believed.
     SyncRetried,
 }
@@ -61,7 +63,7 @@ pub(crate) fn with<T>(bug: Bug, work: impl FnOnce() -> T) -> T {
 /// What the crash suite must find, and the number of states within which; about thrice what it takes.
 #[cfg(any(test, feature = "planted"))]
 #[allow(unreachable_pub, reason = "the module is private without the feature")]
-pub const BUGS: [(Bug, u64); 9] = [
+pub const BUGS: [(Bug, u64); 10] = [
     (Bug::ChecksumNotSeeded, 2_000),
     (Bug::AcknowledgeBeforeSync, 1_000),
     (Bug::NameBeforeHeader, 1_000),
@@ -71,6 +73,7 @@ pub const BUGS: [(Bug, u64); 9] = [
     (Bug::MarkTooEarly, 1_000),
     (Bug::FoundNotSynced, 8_000),
     (Bug::MarksIgnored, 8_000),
+    (Bug::VoteInLogOnly, 8_000),
 ];
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::index::{Index, Segment};
 use crate::planted::{self, Bug};
 use crate::replay::{self, Beyond, State, Stop};
 use crate::segment::{self, Name, read_full, write_full};
+use crate::vote_file::Saved;
 use crate::writer::{Active, Writer};
 
 const SEGMENT_SIZE_BYTES_MIN: u64 = 1 << 10;
@@ -37,6 +38,18 @@ struct Outcome {
     loss: Option<(PathBuf, u64)>,
     /// So many segments of the chain count.
     keep: usize,
+    /// The vote that counts was not read on the way to where the log ends: the segment does not have it.
+    vote_found_aside: bool,
+}
+
+impl Outcome {
+    /// Takes the vote that was saved beside the log if the log's own is older.
+    fn adopt(&mut self, saved: Option<Saved>) {
+        let Some(saved) = saved.filter(|saved| self.state.vote_place < Some(saved.place)) else { return };
+        self.vote_found_aside |= self.state.carried.vote.as_ref() != Some(&saved.vote);
+        self.state.vote_place = Some(saved.place);
+        self.state.carried.vote = Some(saved.vote);
+    }
 }
 
 pub(crate) fn disk_error<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> OpenError + 'a {
@@ -63,7 +76,9 @@ pub(crate) fn recover(
     let surplus = adopt_spares(&mut writer, &names)?;
 
     let chain = chain::link(&mut found).map_err(disk_error("read", &dir))?;
-    let outcome = read_chain(&dir, &chain).map_err(disk_error("read", &dir))?;
+    let mut outcome = read_chain(&dir, &chain).map_err(disk_error("read", &dir))?;
+    let saved = writer.vote_file.read(&*writer.disk, &names);
+    outcome.adopt(saved.map_err(disk_error("read", &writer.vote_file.path))?);
     let useless = chain.iter().skip(outcome.keep).chain(&found).map(|found| found.path.clone());
     let mut useless: Vec<PathBuf> = useless.collect();
     useless.sort();
@@ -110,7 +125,7 @@ fn read_chain(dir: &Path, chain: &[Found]) -> io::Result<Outcome> {
         let limit = next.and_then(|next| next.header.as_ref());
         let limit = limit.filter(|header| header.previous_sequence == sequence);
         let limit = limit.map(|header| header.previous_end_bytes);
-        let stop = replay::replay(&*file, seed, limit, &mut outcome.state, &mut outcome.index)?;
+        let stop = replay::replay(&*file, (sequence, seed), limit, &mut outcome.state, &mut outcome.index)?;
         if limit.is_some_and(|limit| stop.offset != limit) {
             outcome.loss = Some((path.clone(), stop.offset));
         }
@@ -132,9 +147,11 @@ fn read_chain(dir: &Path, chain: &[Found]) -> io::Result<Outcome> {
     check_front(dir, chain, &mut outcome);
     if outcome.loss.is_some() {
         salvage(chain, &mut outcome)?;
-    } else if let Some(vote) = outcome.beyond.vote.take() {
-        // The second copy of one whose first is damaged, or one that nobody was told of: to keep it harms nobody.
+    } else if let (Some((offset, vote)), Some((last, _))) = (outcome.beyond.vote.take(), &outcome.last) {
+        // One that nobody was told of, or an older build's second copy: to keep it harms nobody.
+        outcome.state.vote_place = Some((last.sequence, offset));
         outcome.state.carried.vote = Some(vote);
+        outcome.vote_found_aside = true;
     }
     Ok(outcome)
 }
@@ -189,8 +206,9 @@ fn salvage(chain: &[Found], outcome: &mut Outcome) -> io::Result<()> {
         let offset = stopped.map_or(segment::HEADER_SIZE_BYTES, |(_, stop)| stop.offset);
         let beyond = replay::look_beyond(&*segment.file, seed, offset)?;
         let state = &mut outcome.state;
-        if beyond.vote.is_some() {
-            state.carried.vote = beyond.vote;
+        if let Some((offset, vote)) = beyond.vote {
+            state.vote_place = Some((segment.sequence, offset));
+            state.carried.vote = Some(vote);
         }
         let begun = header.first_index.unwrap_or(0).saturating_sub(1);
         state.acknowledged_index = state.acknowledged_index.max(begun).max(beyond.acknowledged_index);
@@ -199,7 +217,7 @@ fn salvage(chain: &[Found], outcome: &mut Outcome) -> io::Result<()> {
 }
 
 fn install(writer: &mut Writer, outcome: Outcome) -> Result<Recovered, OpenError> {
-    let Outcome { mut state, index, last, beyond, loss, .. } = outcome;
+    let Outcome { mut state, index, last, beyond, loss, vote_found_aside, .. } = outcome;
     let last_good_index = state.next_index.map_or(0, |next| next.saturating_sub(1));
     writer.repair_waits = loss.is_some();
     if let Some((file, offset)) = loss {
@@ -221,7 +239,7 @@ fn install(writer: &mut Writer, outcome: Outcome) -> Result<Recovered, OpenError
     writer.marked = stop.is_none_or(|stop| stop.after_mark);
     writer.active = last.map(|(active, _)| active);
     if !writer.repair_waits {
-        settle(writer, stop, beyond.records_end.is_some())?;
+        settle(writer, stop, beyond.records_end.is_some(), vote_found_aside)?;
     }
     let (vote, committed, purged) = (state.carried.vote, state.carried.committed, state.carried.purged);
     Ok(Recovered { entries: state.entries.into(), vote, committed, purged, damage })
@@ -237,7 +255,12 @@ fn torn_tail(path: &Path, offset: u64, beyond: &Beyond) -> Damage {
 }
 
 /// Makes durable what was read, and gets a segment to write to.
-fn settle(writer: &mut Writer, stop: Option<Stop>, stale_records_follow: bool) -> Result<(), OpenError> {
+fn settle(
+    writer: &mut Writer,
+    stop: Option<Stop>,
+    stale_records_follow: bool,
+    vote_found_aside: bool,
+) -> Result<(), OpenError> {
     let dir = writer.config.dir.clone();
     if let (Some(active), Some(stop)) = (&writer.active, stop)
         && writer.config.fsync
@@ -250,10 +273,13 @@ fn settle(writer: &mut Writer, stop: Option<Stop>, stale_records_follow: bool) -
         }
         writer.disk.sync_directory(&dir).map_err(disk_error("sync", &dir))?;
     }
-    if stop.is_none() || (stale_records_follow && !planted::is(Bug::StaleTailKept)) {
+    let stale_records_follow = stale_records_follow && !planted::is(Bug::StaleTailKept);
+    if stop.is_none() || stale_records_follow || vote_found_aside {
         let begun = writer.begin_segment();
         begun.map_err(|failure| disk_error("begin a segment in", &dir)(failure.to_error()))?;
     }
+    let renewed = writer.renew_vote_file();
+    renewed.map_err(|failure| disk_error("write a vote in", &dir)(failure.to_error()))?;
     writer.collect_obsolete();
     Ok(())
 }

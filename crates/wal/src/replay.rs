@@ -14,6 +14,7 @@ use crate::disk::DiskFile;
 use crate::index::Index;
 use crate::record::{ALIGNMENT_BYTES, HEADER_SIZE_BYTES, Header, RecordKind, Seed};
 use crate::segment::{self, Window};
+use crate::vote_file::Place;
 use crate::writer::Carried;
 
 const LOOK_CHUNK_BYTES: u64 = 128 << 10;
@@ -23,6 +24,8 @@ pub(crate) struct State {
     pub(crate) entries: VecDeque<Entry>,
     pub(crate) next_index: Option<u64>,
     pub(crate) carried: Carried,
+    /// Where `carried.vote` was found last.
+    pub(crate) vote_place: Option<Place>,
     /// The highest index that a mark speaks of.
     pub(crate) acknowledged_index: u64,
 }
@@ -78,7 +81,7 @@ pub(crate) struct Stop {
 /// Applies the records up to `limit`, or up to the first that is not valid.
 pub(crate) fn replay(
     file: &dyn DiskFile,
-    seed: Seed,
+    (sequence, seed): (u64, Seed),
     limit: Option<u64>,
     state: &mut State,
     index: &mut Index,
@@ -100,7 +103,8 @@ pub(crate) fn replay(
             RecordKind::Truncate => index.truncate(header.index),
             RecordKind::Purge => index.purge(header.index),
             RecordKind::Mark => stop.last_mark = Some(stop.offset),
-            RecordKind::Vote | RecordKind::Committed | RecordKind::Loss | RecordKind::Healed => {}
+            RecordKind::Vote => state.vote_place = Some((sequence, stop.offset)),
+            RecordKind::Committed | RecordKind::Loss | RecordKind::Healed => {}
         }
         stop.after_mark = header.kind == RecordKind::Mark;
         stop.offset = end;
@@ -130,8 +134,8 @@ pub(crate) struct Beyond {
     pub(crate) acknowledged_index: u64,
     /// End of the last record whose header is valid, intact or not.
     pub(crate) records_end: Option<u64>,
-    /// The last intact vote.
-    pub(crate) vote: Option<Bytes>,
+    /// The last intact vote, and its offset.
+    pub(crate) vote: Option<(u64, Bytes)>,
     /// No record was begun at the place itself.
     pub(crate) begins_with_zeros: bool,
 }
@@ -161,7 +165,7 @@ pub(crate) fn look_beyond(file: &dyn DiskFile, seed: Seed, offset: u64) -> io::R
     }
     for place in votes.into_iter().rev() {
         if let Some((_, payload)) = read(&mut window, seed, place)? {
-            beyond.vote = Some(Bytes::copy_from_slice(payload));
+            beyond.vote = Some((place, Bytes::copy_from_slice(payload)));
             break;
         }
     }

@@ -24,6 +24,7 @@ use crate::record::{self, RecordKind, Seed};
 use crate::request::{Bounds, Request};
 use crate::segment::{self, write_full};
 use crate::spare::Spares;
+use crate::vote_file::{Place, Saved, VoteFile};
 
 /// A batch is written once it has this many bytes, though more may wait.
 const BATCH_SIZE_BYTES_MAX: usize = 4 << 20;
@@ -103,6 +104,9 @@ pub(crate) struct Writer {
     /// Files that nobody needs, oldest first.
     pub(crate) obsolete: VecDeque<PathBuf>,
     pub(crate) spares: Spares,
+    pub(crate) vote_file: VoteFile,
+    /// Of a vote that the vote file does not have yet.
+    vote_waits: Option<Place>,
     committed_waits: bool,
     batch: Batch,
     fill_debt_bytes: u64,
@@ -118,6 +122,8 @@ impl Writer {
         shared: Arc<Shared>,
     ) -> Writer {
         Writer {
+            vote_file: VoteFile::new(&config.dir),
+            vote_waits: None,
             disk,
             config,
             shared,
@@ -195,11 +201,9 @@ impl Writer {
                 }
             }
             Request::Vote(payload) => {
-                // Twice: a lost entry comes back from another member, a forgotten vote from nobody.
-                // A segment that begins between the copies carries it already: an older one must not lie between them.
-                self.carried.vote = Some(payload.clone());
-                self.push(RecordKind::Vote, (0, 0), &payload)?;
-                self.push(RecordKind::Vote, (0, 0), &payload)?;
+                let offset = self.push(RecordKind::Vote, (0, 0), &payload)?;
+                self.vote_waits = self.active.as_ref().map(|active| (active.sequence, offset.into()));
+                self.carried.vote = Some(payload);
             }
             Request::Committed(payload) => {
                 self.carried.committed = Some(payload);
@@ -302,6 +306,9 @@ impl Writer {
         if !acknowledged_early {
             self.sync_active()?;
         }
+        if let Some(place) = self.vote_waits.take() {
+            self.save_vote(place)?;
+        }
         self.publish(size_bytes);
         self.run_dones();
         Ok(())
@@ -318,6 +325,26 @@ impl Writer {
         let duration_s = self.disk.elapsed().saturating_sub(started).as_secs_f64();
         self.shared.metrics.lock().observe_fsync(duration_s);
         Ok(())
+    }
+
+    /// Writes the second copy of the vote that the log has on disk at `place`.
+    fn save_vote(&mut self, place: Place) -> Result<(), Failure> {
+        let Some(vote) = self.carried.vote.clone().filter(|_| !planted::is(Bug::VoteInLogOnly)) else {
+            return Ok(());
+        };
+        let saved = Saved { place, vote };
+        self.vote_file
+            .save(&*self.disk, &saved, self.config.fsync)
+            .map_err(|error| Failure::new("write", &self.vote_file.path, &error))
+    }
+
+    /// Writes the second copy of the vote anew, for all of the log as it is on disk now: what a failed sync left in the
+    /// page cache is not believed, and an older build may have written later votes to the log alone.
+    pub(crate) fn renew_vote_file(&mut self) -> Result<(), Failure> {
+        match self.active.as_ref().map(|active| (active.sequence, active.position)) {
+            Some(place) => self.save_vote(place),
+            None => Ok(()),
+        }
     }
 
     fn publish(&mut self, size_bytes: u64) {
@@ -424,7 +451,6 @@ impl Writer {
     fn encode_carried(&self, bytes: &mut Vec<u8>, seed: Seed) {
         if let Some(vote) = &self.carried.vote {
             record::encode(bytes, 0, seed, RecordKind::Vote, (0, 0), vote);
-            record::encode(bytes, 0, seed, RecordKind::Vote, (0, 0), vote);
         }
         if let Some(committed) = &self.carried.committed {
             record::encode(bytes, 0, seed, RecordKind::Committed, (0, 0), committed);
@@ -444,6 +470,7 @@ impl Writer {
         }
         self.sync_active()?;
         self.begin_segment()?;
+        self.renew_vote_file()?;
         self.repair_waits = false;
         self.collect_obsolete();
         Ok(())

@@ -448,28 +448,50 @@ fn one_damaged_copy_of_a_vote_does_not_bring_an_earlier_vote_back() {
          idle
          vote later111
          flip last copy of later111
-         open           -> 1..2, vote later111, torn
+         open           -> 1..2, vote later111
          crash
          open           -> 1..2, vote later111",
     );
 }
 
-/// 2048 bytes: 128 of header, 80 of votes, 1272 and 464 of entries with a mark each; 104 are left for a mark and one vote.
+/// A segment whose header is gone is unreadable with all votes that it has.
 #[test]
-fn a_segment_that_begins_between_the_copies_of_a_vote_carries_no_earlier_one() {
-    for copy in ["first", "last"] {
-        check(&format!(
-            "vote earlier1
-             append 1 with 1208 bytes
-             append 2 with 400 bytes
-             segments       -> 1 and 1 spare
-             vote later111
-             segments       -> 2 and 0 spare
-             flip {copy} copy of later111
-             open           -> 1{}",
-            if copy == "last" { "..2, vote later111, torn" } else { "..2, vote later111, LOST after 2 of 2" }
-        ));
-    }
+fn a_vote_outlives_the_segment_that_has_it() {
+    check(
+        "vote earlier1
+         append 1..2
+         vote later111
+         append 3
+         idle
+         break newest header
+         open           -> empty, vote later111, LOST after 0 of 0
+         append 1@2
+         crash
+         open           -> 1@2, vote later111, LOST after 0 of 0",
+    );
+    check(
+        "append 1..2
+         vote later111
+         idle
+         delete wal-0000000000000001
+         open           -> empty, vote later111
+         delete vote
+         open           -> empty, vote later111",
+    );
+}
+
+/// Older builds wrote no file of its own for the vote.
+#[test]
+fn a_missing_or_outdated_vote_file_is_written_anew() {
+    check(
+        "vote earlier1
+         append 1..2
+         idle
+         delete vote
+         open           -> 1..2, vote earlier1
+         break newest header
+         open           -> empty, vote earlier1, LOST after 0 of 0",
+    );
 }
 
 /// What a segment carries over is as safe as the record that it repeats.
