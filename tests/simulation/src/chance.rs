@@ -19,14 +19,17 @@ const MONOTONIC_NS: u64 = 1_000_000 * 1_000_000_000;
 
 thread_local! {
     static NOW_NS: Cell<Option<u64>> = const { Cell::new(None) };
+    /// How wrong the wall clock may be, in seconds, and where the randomness of that is.
+    static WALL: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
     static STATE: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// From here on this thread's randomness is the seed's.
-pub(crate) fn seed(seed: u64) {
+/// From here on this thread's randomness is the seed's, and its wall clock tells a time that is up to so much wrong.
+pub(crate) fn seed(seed: u64, wall_wrong_s_max: u64) {
     // Without a use of the symbol the linker would leave this file out.
     std::hint::black_box((getrandom as *const () as usize, clock_gettime as *const () as usize));
     STATE.set(Some(seed));
+    WALL.set((wall_wrong_s_max, seed));
     set_now_ms(0);
 }
 
@@ -42,6 +45,18 @@ pub(crate) fn set_now_ms(now_ms: u64) {
     NOW_NS.set(Some(now_ms * 1_000_000));
 }
 
+/// Where the wall clock begins, as it tells this time.
+fn wall_ns() -> u64 {
+    let (wrong_s_max, state) = WALL.get();
+    if wrong_s_max == 0 {
+        return REALTIME_NS;
+    }
+    let mut random = Random(state);
+    let wrong_s = random.below(2 * wrong_s_max + 1);
+    WALL.set((wrong_s_max, random.0));
+    REALTIME_NS + wrong_s * 1_000_000_000 - wrong_s_max * 1_000_000_000
+}
+
 /// Answers as the C library's function of this name does.
 ///
 /// # Safety
@@ -53,7 +68,7 @@ pub(crate) unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, answer: *m
         let result: c_long = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, answer) };
         return c_int::try_from(result).unwrap_or(-1);
     };
-    let now_ns = now_ns + if clock == libc::CLOCK_REALTIME { REALTIME_NS } else { MONOTONIC_NS };
+    let now_ns = now_ns + if clock == libc::CLOCK_REALTIME { wall_ns() } else { MONOTONIC_NS };
     let time = libc::timespec {
         tv_sec: i64::try_from(now_ns / 1_000_000_000).unwrap_or(0),
         tv_nsec: i64::try_from(now_ns % 1_000_000_000).unwrap_or(0),

@@ -27,8 +27,26 @@ pub(crate) struct Checked {
     pub undecided: bool,
 }
 
+/// How far members' clocks may have been ahead of the right time.
+#[derive(Clone, Debug)]
+pub(crate) struct Drift {
+    /// The rate of the fastest.
+    pub percent: u64,
+    /// When one of them jumped, and how far, in nanoseconds.
+    pub jumps: Vec<(u64, u64)>,
+}
+
+impl Drift {
+    /// When something may be over that lasts for `lasts_ns` from `from_ns` on, if it was over at `until_ns`.
+    fn due_ns(&self, from_ns: u64, lasts_ns: u64, until_ns: u64) -> u64 {
+        let jumped = self.jumps.iter().filter(|(at_ns, _)| (from_ns..=until_ns).contains(at_ns));
+        let jumped_ns: u64 = jumped.map(|(_, jump_ns)| jump_ns).sum();
+        from_ns + lasts_ns.saturating_sub(jumped_ns) * 100 / self.percent
+    }
+}
+
 /// `Err`: the first violation, as a sentence.
-pub(crate) fn all(recorded: &Recorded) -> Result<Checked, String> {
+pub(crate) fn all(recorded: &Recorded, drift: &Drift) -> Result<Checked, String> {
     if let Some(finding) = recorded.findings.first() {
         return Err(finding.clone());
     }
@@ -44,7 +62,7 @@ pub(crate) fn all(recorded: &Recorded) -> Result<Checked, String> {
         Verdict::Violation(violation) => return Err(violation.sentence),
     };
     local_reads(&log, &recorded.local_reads)?;
-    leases(&log, &recorded.operations, &recorded.leases)?;
+    leases(&log, &recorded.operations, &recorded.leases, drift)?;
     observed(&log, &recorded.observed)?;
     batches(&log, &recorded.batches)?;
     answered_while_calm(recorded)?;
@@ -182,8 +200,8 @@ fn answered_while_calm(recorded: &Recorded) -> Result<(), String> {
     }
 }
 
-/// No lease ends before its time, counted from the last renewal that was acknowledged, unless its holder ended it.
-fn leases(log: &Log, operations: &[Operation], leases: &[Held]) -> Result<(), String> {
+/// No lease ends before its time on the clocks that there are, counted from the last renewal that was acknowledged, unless its holder ended it.
+fn leases(log: &Log, operations: &[Operation], leases: &[Held], drift: &Drift) -> Result<(), String> {
     let mut told: Vec<(i64, u64)> = operations
         .iter()
         .filter_map(|operation| match &operation.outcome {
@@ -205,7 +223,7 @@ fn leases(log: &Log, operations: &[Operation], leases: &[Held]) -> Result<(), St
         let Some(end) = end else { continue };
         let position = first_known.partition_point(|(revision, _)| *revision < end.revision);
         let Some((_, known_ns)) = first_known.get(position) else { continue };
-        let due_ns = lease.renewed_ns + lease.ttl_ns;
+        let due_ns = drift.due_ns(lease.renewed_ns, lease.ttl_ns, *known_ns);
         if *known_ns < due_ns && !(lease.revoked && *known_ns >= lease.left_ns) {
             return Err(format!(
                 "{lease:?} ended too early: its key was deleted at revision {}, known at {:.3} s, due at {:.3} s",
@@ -285,5 +303,22 @@ impl Invariants {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten seconds from 1 s on; the fastest clock goes at twice the rate, and one jumped by four seconds at 3 s.
+    #[test]
+    fn a_lease_may_end_early_by_what_clocks_were_wrong_and_no_more() {
+        let second = 1_000_000_000;
+        let right = Drift { percent: 100, jumps: Vec::new() };
+        let wrong = Drift { percent: 200, jumps: vec![(3 * second, 4 * second)] };
+        assert_eq!(right.due_ns(second, 10 * second, 5 * second), 11 * second);
+        assert_eq!(wrong.due_ns(second, 10 * second, 5 * second), 4 * second);
+        assert_eq!(wrong.due_ns(second, 10 * second, 2 * second), 6 * second, "not yet");
+        assert_eq!(wrong.due_ns(4 * second, 10 * second, 5 * second), 9 * second, "before it was renewed");
     }
 }

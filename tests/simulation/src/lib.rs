@@ -8,6 +8,7 @@
 mod caretaker;
 mod chance;
 mod checks;
+mod clocks;
 mod links;
 mod member;
 mod network;
@@ -22,6 +23,7 @@ mod shrink;
 mod trace;
 mod workload;
 
+pub use clocks::Clocks;
 pub use member::Settings;
 pub use operator::Changes;
 pub use plan::{Area, Fault, Kind, Plan, Target};

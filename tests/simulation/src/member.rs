@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use wal::sim_disk::SimDisk;
 use wal::sim_disk::crash::{Platter, Random};
 
+use crate::clocks;
 use crate::network::{Accepted, SimNetwork};
 
 pub(crate) const CLIENT_PORT: u16 = 2379;
@@ -39,6 +40,9 @@ pub(crate) struct Machine {
     pub number: usize,
     settings: Settings,
     latency_ms: AtomicU64,
+    /// `None`: its clock is right.
+    clock_percent: Option<u64>,
+    jump_ms: AtomicU64,
     connects: Arc<AtomicU64>,
     inner: Mutex<Inner>,
 }
@@ -66,7 +70,7 @@ pub(crate) fn peer_url(number: usize) -> String {
 
 impl Machine {
     /// A machine beyond the first members is nobody's until it joins.
-    pub(crate) fn new(number: usize, settings: Settings) -> Arc<Machine> {
+    pub(crate) fn new(number: usize, settings: Settings, clock_percent: Option<u64>) -> Arc<Machine> {
         let inner = Inner {
             disk: SimDisk::new().untraced(),
             handle: None,
@@ -80,6 +84,8 @@ impl Machine {
             number,
             settings,
             latency_ms: AtomicU64::new(0),
+            clock_percent,
+            jump_ms: AtomicU64::new(0),
             connects: Arc::default(),
             inner: Mutex::new(inner),
         })
@@ -110,6 +116,16 @@ impl Machine {
 
     pub(crate) fn set_latency_ms(&self, latency_ms: u64) {
         self.latency_ms.store(latency_ms, Ordering::Relaxed);
+    }
+
+    /// Its clock is to move ahead by so much at once.
+    pub(crate) fn jump_ms(&self, jump_ms: u64) {
+        self.jump_ms.fetch_add(jump_ms, Ordering::Relaxed);
+    }
+
+    /// How far the clock is to jump now, once.
+    pub(crate) fn take_jump_ms(&self) -> u64 {
+        self.jump_ms.swap(0, Ordering::Relaxed)
     }
 
     /// To be called with the end of a life: its process is gone, the kernel lives on.
@@ -190,6 +206,10 @@ impl Machine {
 pub(crate) async fn live(machine: Arc<Machine>) -> turmoil::Result {
     if machine.number >= machine.settings.members && machine.inner.lock().others.is_none() {
         return Ok(());
+    }
+    if let Some(percent) = machine.clock_percent {
+        let clock = Arc::clone(&machine);
+        tokio::spawn(clocks::hurry(percent, move || clock.take_jump_ms()));
     }
     let reason = life(&machine).await;
     let mut inner = machine.inner.lock();

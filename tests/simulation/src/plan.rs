@@ -9,6 +9,7 @@ use std::fmt;
 
 use wal::sim_disk::crash::Random;
 
+use crate::clocks::Clocks;
 use crate::member::Settings;
 use crate::operator::Changes;
 use crate::scenarios;
@@ -26,6 +27,8 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// `None`: the list of members stays.
     pub changes: Option<Changes>,
+    /// `None`: all are right.
+    pub clocks: Option<Clocks>,
 }
 
 /// Where on a disk.
@@ -91,6 +94,8 @@ pub enum Kind {
     Unreachable(Target),
     /// An operator asks the leader to hand over to the next member.
     MoveLeader,
+    /// The target's clock moves ahead by so much at once.
+    ClockJump(Target, u64),
 }
 
 impl fmt::Display for Fault {
@@ -152,7 +157,9 @@ impl Plan {
         let mut faults = faults(&mut random, &mix, members, length_ms);
         let changes = changes(seed, members);
         rot(seed, members, length_ms, &mut faults);
-        let mut plan = Plan { seed, settings, load, latency_ms_max, length_ms, faults, changes };
+        let clocks = clocks(seed, members, length_ms, &mut faults);
+        faults.sort_by_key(|fault| fault.at_ms);
+        let mut plan = Plan { seed, settings, load, latency_ms_max, length_ms, faults, changes, clocks };
         scenarios::aim(&mut plan);
         plan
     }
@@ -177,9 +184,12 @@ impl Plan {
 
 /// What seeds up to here mean is kept, because some are known to find something: from here on some have more.
 const OLDER_SEEDS: u64 = 100;
+/// As above, with more from here on.
+const SEEDS_WITH_RIGHT_CLOCKS: u64 = 300;
 /// Each kind of surroundings has its own stream of randomness, so that none moves what the others draw.
 const CHANGES: u64 = 0x006d_656d_6265_7273;
 const ROT: u64 = 0x726f_7400;
+const CLOCKS: u64 = 0x636c_6f63_6b73;
 
 /// Every second of the newer seeds has somebody who changes the list of members.
 fn changes(seed: u64, members: usize) -> Option<Changes> {
@@ -216,7 +226,22 @@ fn rot(seed: u64, members: usize, length_ms: u64, faults: &mut Vec<Fault>) {
         let at_ms = 500 + random.below(length_ms.saturating_sub(2_500));
         faults.push(Fault { at_ms, lasts_ms: 200 + random.below(1_500), kind });
     }
-    faults.sort_by_key(|fault| fault.at_ms);
+}
+
+/// Every third of the newest seeds has clocks that are wrong.
+fn clocks(seed: u64, members: usize, length_ms: u64, faults: &mut Vec<Fault>) -> Option<Clocks> {
+    let mut random = Random(seed ^ CLOCKS);
+    if seed <= SEEDS_WITH_RIGHT_CLOCKS || random.below(3) != 0 {
+        return None;
+    }
+    let clocks = Clocks::draw(&mut random, members);
+    for _ in 0..random.below(4) {
+        let target = target(&mut random, members);
+        let jump_ms = [50, 500, 5_000][random.below(3) as usize];
+        let at_ms = 500 + random.below(length_ms.saturating_sub(1_000));
+        faults.push(Fault { at_ms, lasts_ms: 0, kind: Kind::ClockJump(target, jump_ms) });
+    }
+    Some(clocks)
 }
 
 /// One member is cut off, then another is struck, then a third is cut off while the first comes back: who was behind
@@ -245,6 +270,15 @@ fn relay(random: &mut Random, members: usize, length_ms: u64, faults: &mut Vec<F
     });
 }
 
+fn target(random: &mut Random, members: usize) -> Target {
+    match random.below(8) {
+        0..3 => Target::Leader,
+        3..6 => Target::One(random.below(members as u64) as usize),
+        6 => Target::Majority,
+        _ => Target::All,
+    }
+}
+
 fn faults(random: &mut Random, mix: &Mix, members: usize, length_ms: u64) -> Vec<Fault> {
     let mut faults = Vec::new();
     let seconds = length_ms / 1_000;
@@ -255,12 +289,7 @@ fn faults(random: &mut Random, mix: &Mix, members: usize, length_ms: u64) -> Vec
             faults.push(Fault { at_ms, lasts_ms, kind: draw(random) });
         }
     };
-    let target = |random: &mut Random| match random.below(8) {
-        0..3 => Target::Leader,
-        3..6 => Target::One(random.below(members as u64) as usize),
-        6 => Target::Majority,
-        _ => Target::All,
-    };
+    let target = |random: &mut Random| target(random, members);
     add(random, mix.kills, &|random| Kind::Kill(target(random)));
     add(random, mix.power, &|random| match random.below(3) {
         0 => Kind::PowerCut(target(random)),

@@ -89,7 +89,7 @@ pub fn run_after(
     let trace = Trace::new(keep == Keep::All);
     let (plan, inner) = (plan.clone(), trace.clone());
     let running = std::thread::Builder::new().name(format!("seed {}", plan.seed)).spawn(move || {
-        chance::seed(plan.seed);
+        chance::seed(plan.seed, plan.clocks.as_ref().map_or(0, |clocks| clocks.wall_wrong_s_max));
         first();
         let _listening = inner.listen();
         Run::new(plan, inner.clone()).go()
@@ -120,6 +120,8 @@ struct Run {
     active: Vec<Active>,
     /// By member, at the last look.
     connects: BTreeMap<usize, u64>,
+    /// Of clocks: when, and how far, in nanoseconds.
+    jumps: Vec<(u64, u64)>,
     /// Members whose log was damaged, until they have everything again.
     damaged: BTreeSet<usize>,
     /// Members whose state file was damaged, until they have a new disk.
@@ -149,7 +151,9 @@ impl Run {
             .build();
         let spares = plan.changes.map_or(0, |changes| changes.spares);
         let count = plan.settings.members + spares;
-        let machines: Vec<_> = (0..count).map(|number| Machine::new(number, plan.settings.clone())).collect();
+        let percent = |number| plan.clocks.as_ref().map(|clocks| clocks.percent(number));
+        let machine = |number| Machine::new(number, plan.settings.clone(), percent(number));
+        let machines: Vec<_> = (0..count).map(machine).collect();
         for machine in &machines {
             let machine = machine.clone();
             sim.host(host(machine.number), move || member::live(machine.clone()));
@@ -188,6 +192,7 @@ impl Run {
             links: Links::new(),
             active: Vec::new(),
             connects: BTreeMap::new(),
+            jumps: Vec::new(),
             damaged: BTreeSet::new(),
             rotten: BTreeSet::new(),
             absent,

@@ -101,7 +101,23 @@ fn a_member_that_was_removed_before_it_knew_anything_ends_and_the_run_is_the_sam
     assert!(report.writes_lost > 0, "no disk lost anything: the seed proves nothing");
 }
 
+/// Clocks go at their own rates and jump, the wall clock tells any time.
+#[test]
+fn clocks_that_are_wrong_violate_nothing_and_the_run_is_the_same_twice() {
+    let report = check_twice(&Plan::draw(305));
+    assert!(report.leases_expired > 0, "no lease ended: the seed proves nothing");
+}
+
 /// For a look at one seed, by the command that a failure prints.
+#[test]
+fn print_plans() {
+    let (Some(first), Some(seeds)) = (number("SEED"), number("SEEDS")) else { return };
+    for seed in first..first + seeds {
+        let plan = Plan::draw(seed);
+        println!("{seed} {:?} {} {:?} {:?}", plan.clocks, plan.settings.members, plan.load, plan.changes);
+    }
+}
+
 #[test]
 fn one_seed() {
     let Some(seed) = number("SEED") else { return };

@@ -5,7 +5,8 @@
 use super::Run;
 use super::recovery::QUIET_MS;
 use crate::chance;
-use crate::checks::{self, Checked};
+use crate::checks::{self, Checked, Drift};
+use crate::clocks::Clocks;
 
 /// Below this a run says nothing.
 const ANSWERED_MIN: usize = 20;
@@ -47,6 +48,11 @@ pub struct Report {
 }
 
 impl Run {
+    fn drift(&self) -> Drift {
+        let percent = self.plan.clocks.as_ref().map_or(100, Clocks::fastest_percent);
+        Drift { percent, jumps: self.jumps.clone() }
+    }
+
     pub(super) fn judge(&mut self) -> Result<(Checked, u64), String> {
         self.report.member_changes = self.shared.member_changes();
         self.report.alarms = self.shared.alarms_cleared();
@@ -62,7 +68,7 @@ impl Run {
             }
         }
         let recorded = self.shared.take();
-        let checked = checks::all(&recorded)?;
+        let checked = checks::all(&recorded, &self.drift())?;
         if checked.answered < ANSWERED_MIN {
             return Err(format!("not a valid run: only {} operations were answered", checked.answered));
         }

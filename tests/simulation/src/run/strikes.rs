@@ -59,6 +59,7 @@ impl Run {
             | Kind::LoseWrite(target, _)
             | Kind::StrayWrite(target, _)
             | Kind::FlipNewBit(target)
+            | Kind::ClockJump(target, _)
             | Kind::Unreachable(target) => self.members(target),
             Kind::Link(one, other) => {
                 let present = self.present();
@@ -85,6 +86,10 @@ impl Run {
                 Kind::LoseWrite(..) | Kind::StrayWrite(..) => self.machines[number].remember_writes(),
                 Kind::FlipNewBit(_) => effect = self.flip_bit(number, until_ms, true),
                 Kind::MoveLeader => effect = self.move_leader(number),
+                Kind::ClockJump(_, jump_ms) => {
+                    self.machines[number].jump_ms(jump_ms);
+                    self.jumps.push((self.now_ms() * 1_000_000, jump_ms * 1_000_000));
+                }
                 Kind::SlowDisk(_, latency_ms) => self.machines[number].set_latency_ms(latency_ms),
                 Kind::Partition(_)
                 | Kind::Mute(_)
@@ -168,6 +173,7 @@ impl Run {
                 | Kind::StrayWrite(..)
                 | Kind::FlipNewBit(_)
                 | Kind::MoveLeader
+                | Kind::ClockJump(..)
                 | Kind::SyncError(_) => {}
             }
         }
