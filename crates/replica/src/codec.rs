@@ -2,11 +2,18 @@
 //!
 //! Everything read here comes from a disk or a network: every decoder answers an error on junk, never panics, and never
 //! allocates by a length that it has not checked. Numbers are little-endian.
+//! Members of two versions understand each other while a cluster is upgraded: what is written here never changes, new fields
+//! come last, whoever knows fewer ignores the rest, and a field that an older build does not send has a default. A tag
+//! without a meaning is an error (`CodecError::Unknown`), never a guess. What a receiver must not ignore gets a new call.
 //! Not here: the frames around these bytes (the log's are in `wal`, the network's are gRPC).
+
+mod questions;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::EntryPayload as RaftPayload;
 use openraft::raft::{StreamAppendError, TransferLeaderError, TransferLeaderRequest};
+
+pub(crate) use questions::*;
 
 use crate::raft_types::*;
 
@@ -19,9 +26,11 @@ const ENTRY_MEMBERSHIP: u8 = 2;
 pub(crate) const FRAME_SIZE_BYTES_MAX: usize = 512 << 20;
 
 #[derive(Debug, thiserror::Error)]
-#[error("malformed {what}")]
-pub struct CodecError {
-    pub what: &'static str,
+pub enum CodecError {
+    #[error("malformed {what}")]
+    Malformed { what: &'static str },
+    #[error("{what} of a kind that this version does not know, perhaps a later one's")]
+    Unknown { what: &'static str },
 }
 
 impl From<CodecError> for std::io::Error {
@@ -32,12 +41,24 @@ impl From<CodecError> for std::io::Error {
 
 type Decoded<T> = Result<T, CodecError>;
 
-fn junk(what: &'static str) -> CodecError {
-    CodecError { what }
+pub(crate) fn junk(what: &'static str) -> CodecError {
+    CodecError::Malformed { what }
+}
+
+fn unknown(what: &'static str) -> CodecError {
+    CodecError::Unknown { what }
 }
 
 fn take_u8(bytes: &mut Bytes, what: &'static str) -> Decoded<u8> {
     bytes.try_get_u8().map_err(|_| junk(what))
+}
+
+fn take_bool(bytes: &mut Bytes, what: &'static str) -> Decoded<bool> {
+    match take_u8(bytes, what)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(junk(what)),
+    }
 }
 
 fn take_u32(bytes: &mut Bytes, what: &'static str) -> Decoded<u32> {
@@ -181,7 +202,8 @@ pub(crate) fn entry(term: u64, index: u64, payload: Bytes) -> Decoded<RaftEntry>
         Some(&ENTRY_BLANK) if payload.len() == 1 => RaftPayload::Blank,
         Some(&ENTRY_NORMAL) => RaftPayload::Normal(Payload(payload)),
         Some(&ENTRY_MEMBERSHIP) => RaftPayload::Membership(membership_from(&payload[1..])?.0),
-        _ => return Err(junk("log entry")),
+        None | Some(&ENTRY_BLANK) => return Err(junk("log entry")),
+        Some(_) => return Err(unknown("log entry")),
     };
     Ok(RaftEntry { log_id: log_id(term, index), payload })
 }
@@ -255,7 +277,7 @@ pub(crate) fn append_result(mut bytes: Bytes) -> Decoded<StreamAppendResult> {
         0 => Ok(take_log_id(&mut bytes)?),
         1 => Err(StreamAppendError::Conflict(take_log_id(&mut bytes)?.ok_or(junk(what))?)),
         2 => Err(StreamAppendError::HigherVote(take_vote(&mut bytes)?)),
-        _ => return Err(junk(what)),
+        _ => return Err(unknown(what)),
     })
 }
 
@@ -271,7 +293,7 @@ pub(crate) fn vote_request_bytes(request: &VoteRequest) -> Bytes {
 
 pub(crate) fn vote_request(mut bytes: Bytes) -> Decoded<VoteRequest> {
     let mut request = VoteRequest::new(take_vote(&mut bytes)?, take_log_id(&mut bytes)?);
-    request.leadership_transfer = take_u8(&mut bytes, "vote request")? == 1;
+    request.leadership_transfer = take_bool(&mut bytes, "vote request")?;
     Ok(request)
 }
 
@@ -285,7 +307,7 @@ pub(crate) fn vote_response_bytes(response: &VoteResponse) -> Bytes {
 
 pub(crate) fn vote_response(mut bytes: Bytes) -> Decoded<VoteResponse> {
     let vote = take_vote(&mut bytes)?;
-    let granted = take_u8(&mut bytes, "vote answer")? == 1;
+    let granted = take_bool(&mut bytes, "vote answer")?;
     Ok(VoteResponse::new(vote, take_log_id(&mut bytes)?, granted))
 }
 
@@ -333,8 +355,18 @@ pub(crate) fn transfer_response(mut bytes: Bytes) -> Decoded<Result<(), Transfer
             expected: take_log_id(&mut bytes)?,
             actual: take_log_id(&mut bytes)?,
         }),
-        _ => return Err(junk(what)),
+        _ => return Err(unknown(what)),
     })
+}
+
+// --- Read index ----------------------------------------------------------------------------------------------------
+
+pub(crate) fn read_index_bytes(index: u64) -> Bytes {
+    Bytes::copy_from_slice(&index.to_le_bytes())
+}
+
+pub(crate) fn read_index(mut bytes: Bytes) -> Decoded<u64> {
+    take_u64(&mut bytes, "read index")
 }
 
 // --- Forwarded proposals -------------------------------------------------------------------------------------------
@@ -389,207 +421,10 @@ pub(crate) fn refusal(mut bytes: Bytes) -> Decoded<(u64, crate::waiters::Refusal
             0 => Refusal::NotLeader,
             1 => Refusal::TooManyRequests,
             2 => Refusal::Unknown,
-            _ => return Err(junk("refusal")),
+            _ => return Err(unknown("refusal")),
         },
     ))
 }
 
-// --- Questions to another member -----------------------------------------------------------------------------------
-
-/// `Peer.Ask`. Small and rare, so bincode.
-#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub(crate) enum Question {
-    /// Answered without a cluster check: that is how a new member learns which cluster it joins.
-    WhoAreYou,
-    LeaseRenew {
-        id: i64,
-    },
-    LeaseRemaining {
-        id: i64,
-    },
-    Membership(MembershipChange),
-    /// The checksum of the records up to a revision.
-    HashKv {
-        revision: i64,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub(crate) enum MembershipChange {
-    Add { id: u64, peer_urls: Vec<String>, is_learner: bool },
-    Promote { id: u64 },
-    Remove { id: u64 },
-    Update { id: u64, peer_urls: Vec<String> },
-}
-
-/// Whether a member gives votes, and why not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub(crate) enum Standing {
-    Votes,
-    /// It does not know yet whether its cluster is new.
-    FirstStart,
-    /// It may have lost what it acknowledged.
-    Quarantined,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub(crate) enum Answer {
-    Description {
-        cluster_id: u64,
-        member_id: u64,
-        leader: Option<u64>,
-        members: Vec<MemberRecord>,
-        /// The highest one that it voted in or follows a leader of; `None`: it may have forgotten.
-        term: Option<u64>,
-        /// Of its log or its state, whichever is further. The first entry of a new cluster has 0.
-        last_index: u64,
-        standing: Standing,
-    },
-    /// Granted and remaining time; `None`: no such lease.
-    Lease(Option<(i64, i64)>),
-    /// The change is committed at this index.
-    Changed {
-        index: u64,
-    },
-    Refused(crate::membership::MembershipError),
-    NotLeader,
-    TimedOut,
-    /// With the revision that the member is at.
-    HashKv {
-        hash: u32,
-        compact_revision: i64,
-        revision: i64,
-    },
-    /// Why there is no checksum at that revision.
-    NoHash {
-        reason: String,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub struct MemberRecord {
-    pub id: u64,
-    pub name: String,
-    pub peer_urls: Vec<String>,
-    pub client_urls: Vec<String>,
-    pub is_learner: bool,
-}
-
-pub(crate) fn to_bytes<T: bincode::Encode>(value: &T) -> Bytes {
-    bincode::encode_to_vec(value, bincode_config()).expect("a Vec takes every byte").into()
-}
-
-pub(crate) fn from_bytes<T: bincode::Decode<()>>(bytes: &[u8], what: &'static str) -> Decoded<T> {
-    bincode::decode_from_slice(bytes, bincode_config()).map(|(value, _)| value).map_err(|_| junk(what))
-}
-
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    fn sample_membership() -> Membership {
-        let node = |n: u64| Node {
-            name: format!("m{n}"),
-            peer_urls: vec![format!("http://127.0.0.1:{n}")],
-            joining: n == 4,
-        };
-        let nodes: BTreeMap<u64, Node> = (1..=4).map(|n| (n, node(n))).collect();
-        Membership::new(vec![[1, 2, 3].into(), [1, 2].into()], nodes).unwrap()
-    }
-
-    #[test]
-    fn an_append_request_survives_the_wire() {
-        let request = AppendRequest {
-            vote: Vote::new_committed(7, 3),
-            prev_log_id: Some(log_id(6, 10)),
-            entries: vec![
-                RaftEntry { log_id: log_id(7, 11), payload: RaftPayload::Blank },
-                RaftEntry {
-                    log_id: log_id(7, 12),
-                    payload: RaftPayload::Normal(Payload(Bytes::from_static(b"\x01abc"))),
-                },
-                RaftEntry { log_id: log_id(7, 13), payload: RaftPayload::Membership(sample_membership()) },
-            ],
-            leader_commit: None,
-        };
-        let bytes = append_request_bytes(&request);
-        let back = append_request(bytes.clone()).unwrap();
-        assert_eq!(format!("{request:?}"), format!("{back:?}"));
-        assert_eq!(append_request_bytes(&back), bytes);
-    }
-
-    #[test]
-    fn no_prefix_of_a_message_is_taken_for_a_whole_one_and_none_panics() {
-        let request = AppendRequest {
-            vote: Vote::new(1, 1),
-            prev_log_id: None,
-            entries: vec![RaftEntry {
-                log_id: log_id(1, 0),
-                payload: RaftPayload::Membership(sample_membership()),
-            }],
-            leader_commit: Some(log_id(1, 0)),
-        };
-        let whole = append_request_bytes(&request);
-        for length in 0..whole.len() {
-            assert!(append_request(whole.slice(..length)).is_err(), "prefix of {length} bytes");
-        }
-        let forwarded =
-            forward_bytes(&[(1, Bytes::from_static(b"\x01x")), (2, Bytes::from_static(b"\x01yz"))]);
-        assert_eq!(forward(forwarded.clone()).unwrap().len(), 2);
-        for length in 0..forwarded.len() {
-            assert!(forward(forwarded.slice(..length)).is_err(), "prefix of {length} bytes");
-        }
-    }
-
-    /// Found by the fuzz target "position": it was taken, but not as what it was encoded to.
-    #[test]
-    fn a_membership_without_voters_is_refused() {
-        let mut out = Vec::new();
-        put_log_id(&mut out, Some(&log_id(6, 10)));
-        out.extend_from_slice(&[1, 0, 0]);
-        assert!(take_stored_membership(&mut out.into()).is_err());
-        let mut out = Vec::new();
-        put_log_id(&mut out, Some(&log_id(6, 10)));
-        out.push(0);
-        assert!(take_stored_membership(&mut out.into()).is_err());
-    }
-
-    /// Found by the fuzz target "append request".
-    #[test]
-    fn a_previous_entry_at_the_last_index_of_all_is_refused() {
-        let request = AppendRequest {
-            vote: Vote::new(1, 1),
-            prev_log_id: Some(log_id(1, u64::MAX)),
-            entries: Vec::new(),
-            leader_commit: None,
-        };
-        assert!(append_request(append_request_bytes(&request)).is_err());
-    }
-
-    #[test]
-    fn a_gap_between_entries_is_refused() {
-        let request = AppendRequest {
-            vote: Vote::new(1, 1),
-            prev_log_id: Some(log_id(1, 4)),
-            entries: vec![RaftEntry { log_id: log_id(1, 6), payload: RaftPayload::Blank }],
-            leader_commit: None,
-        };
-        assert!(append_request(append_request_bytes(&request)).is_err());
-    }
-
-    #[test]
-    fn a_stored_membership_survives() {
-        for stored in
-            [StoredMembership::default(), StoredMembership::new(Some(log_id(2, 9)), sample_membership())]
-        {
-            let mut out = Vec::new();
-            put_stored_membership(&mut out, &stored);
-            out.extend_from_slice(b"tail");
-            let mut bytes = Bytes::from(out);
-            assert_eq!(take_stored_membership(&mut bytes).unwrap(), stored);
-            assert_eq!(bytes, "tail");
-        }
-    }
-}
+mod tests;

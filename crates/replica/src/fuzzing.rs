@@ -164,7 +164,7 @@ fn member_answer_samples() -> Vec<Vec<u8>> {
         is_learner: false,
     };
     let answers = [
-        Answer::Description {
+        Answer::Description(codec::Description {
             cluster_id: 1,
             member_id: 2,
             leader: Some(3),
@@ -172,7 +172,7 @@ fn member_answer_samples() -> Vec<Vec<u8>> {
             term: Some(4),
             last_index: 5,
             standing: codec::Standing::Votes,
-        },
+        }),
         Answer::Lease(Some((60, 59))),
         Answer::Changed { index: 7 },
         Answer::Refused(MembershipError::MemberNotFound),

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::{Answer, MembershipChange, Question, Standing};
+use crate::codec::{Answer, Description, MembershipChange, Question, Standing};
 use crate::config::{Config, Member};
 use crate::data_dir::{DataDir, Identity};
 use crate::fatal::{Fatal, FatalReason};
@@ -333,7 +333,7 @@ impl Inner {
     }
 
     pub(crate) fn describe(&self) -> Answer {
-        Answer::Description {
+        Answer::Description(Description {
             cluster_id: self.identity.cluster_id,
             member_id: self.identity.member_id,
             leader: self.leadership.borrow().leader,
@@ -341,7 +341,7 @@ impl Inner {
             term: self.floor.term().map(|floor| floor.max(self.log.view(0).vote_term)),
             last_index: self.last_index(),
             standing: self.standing(),
-        }
+        })
     }
 
     /// Of the log or the state, whichever is further.

@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 use wire::peerpb::peer_client::PeerClient;
 
 use self::meter::{Meter, Meters};
-use crate::codec::{self, Answer, FRAME_SIZE_BYTES_MAX, Question, Standing};
+use crate::codec::{self, Answer, Description, FRAME_SIZE_BYTES_MAX, Question, Standing};
 use crate::config::{Member, PeerTls};
 use crate::data_dir::Identity;
 use crate::fatal::{Fatal, FatalReason};
@@ -183,7 +183,7 @@ pub struct Discovered {
     pub members: Vec<Member>,
     pub leader: Option<u64>,
     pub(crate) member_id: u64,
-    /// See `codec::Answer::Description`.
+    /// See `codec::Description`.
     pub(crate) term: Option<u64>,
     pub(crate) last_index: u64,
     pub(crate) standing: Standing,
@@ -236,15 +236,8 @@ impl Stranger {
             Ok(Ok(response)) => response,
         };
         match codec::from_bytes(&response.into_inner().payload, "answer") {
-            Ok(Answer::Description {
-                cluster_id,
-                member_id,
-                leader,
-                members,
-                term,
-                last_index,
-                standing,
-            }) => {
+            Ok(Answer::Description(said)) => {
+                let Description { cluster_id, member_id, leader, members, term, last_index, standing } = said;
                 let members = members.into_iter().map(Member::from).collect();
                 // No term is that high; as a floor it would let nobody lead any more.
                 let term = term.filter(|term| *term < u64::MAX);
@@ -323,10 +316,7 @@ impl Peers {
             .await
             .map_err(|_| AskError::TimedOut)?;
         let response = answered.map_err(|status| AskError::Refused(status.message().to_owned()))?;
-        let payload = response.into_inner().payload;
-        let bytes: [u8; 8] =
-            payload.as_ref().try_into().map_err(|_| codec::CodecError { what: "read index" })?;
-        Ok(u64::from_le_bytes(bytes))
+        Ok(codec::read_index(response.into_inner().payload)?)
     }
 
     /// Opens a stream of proposals to the leader.

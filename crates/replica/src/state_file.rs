@@ -87,7 +87,7 @@ impl Position {
 
     pub(crate) fn from_bytes(mut bytes: Bytes) -> Result<Position, CodecError> {
         use bytes::Buf;
-        let damaged = || CodecError { what: "position" };
+        let damaged = || codec::junk("position");
         let applied = codec::take_log_id(&mut bytes)?;
         let membership = codec::take_stored_membership(&mut bytes)?;
         let count = bytes.try_get_u32_le().map_err(|_| damaged())?;

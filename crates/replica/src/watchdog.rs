@@ -69,7 +69,7 @@ pub(crate) async fn elect_early(inner: &Inner) {
 async fn answers(inner: &Inner, id: u64) -> bool {
     let Some(node) = node_of(&inner.raft, id) else { return false };
     let answer = inner.peers.ask(id, &node, &Question::WhoAreYou, PROBE_TIMEOUT).await;
-    matches!(answer, Ok(Answer::Description { standing: Standing::Votes, .. }))
+    matches!(answer, Ok(Answer::Description(said)) if said.standing == Standing::Votes)
 }
 
 /// Makes voters of members that have joined, and ends this member when it was removed.

@@ -239,7 +239,7 @@ impl Inner {
     /// As far as it says so itself.
     async fn is_in_quarantine(&self, id: u64) -> bool {
         let answer = self.ask(id, &Question::WhoAreYou, Instant::now() + TRANSFER_RETRY).await;
-        matches!(answer, Ok(Answer::Description { standing, .. }) if standing != Standing::Votes)
+        matches!(answer, Ok(Answer::Description(said)) if said.standing != Standing::Votes)
     }
 
     /// One in quarantine only if there is nobody else: it would have to be waited for.

@@ -140,10 +140,18 @@ impl Service {
 
     async fn take_forwarded(
         &self,
+        from: u64,
         payload: bytes::Bytes,
         refusals: &mpsc::UnboundedSender<(u64, Refusal)>,
     ) -> bool {
-        let Ok(proposals) = codec::forward(payload) else { return false };
+        let proposals = match codec::forward(payload) {
+            Ok(proposals) => proposals,
+            Err(error) => {
+                self.malformed(from, &error);
+                tracing::warn!(%error, from = format!("{from:x}"), "forward stream");
+                return false;
+            }
+        };
         let leads = self.inner.leadership.borrow().leader == Some(self.inner.identity.member_id);
         let refusal = match (leads, self.inner.is_overloaded()) {
             (false, _) => Some(Refusal::NotLeader),
@@ -335,7 +343,7 @@ impl Peer for Service {
     }
 
     async fn forward(&self, request: Request<Streaming<Frame>>) -> Answered<Frames> {
-        self.check_member(&request)?;
+        let from = self.check_member(&request)?;
         let mut frames = request.into_inner();
         // Not bounded by itself: at most one refusal per proposal that its sender has in flight.
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -343,7 +351,7 @@ impl Peer for Service {
         tokio::spawn(async move {
             let taking = async {
                 while let Ok(Some(message)) = frames.message().await {
-                    if !service.take_forwarded(message.payload, &sender).await {
+                    if !service.take_forwarded(from, message.payload, &sender).await {
                         return;
                     }
                 }
@@ -364,7 +372,7 @@ impl Peer for Service {
             return Err(Status::failed_precondition("not leader"));
         }
         let index = self.inner.read_index.index(false, Duration::from_secs(1)).await.map_err(stopped)?;
-        Ok(Response::new(frame(bytes::Bytes::copy_from_slice(&index.to_le_bytes()))))
+        Ok(Response::new(frame(codec::read_index_bytes(index))))
     }
 
     async fn ask(&self, request: Request<Frame>) -> Answered<Frame> {
