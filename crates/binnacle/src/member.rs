@@ -69,7 +69,11 @@ pub(crate) struct Running {
     pub(crate) ended: CancellationToken,
     shutdown: CancellationToken,
     store_ended: oneshot::Receiver<Result<()>>,
-    tasks: tokio::task::JoinSet<Result<()>>,
+    /// Scheduler and controllers.
+    clients: tokio::task::JoinSet<Result<()>>,
+    /// Cancelled once no client is left.
+    serving: CancellationToken,
+    api_ended: tokio::task::JoinHandle<Result<()>>,
 }
 
 impl Running {
@@ -80,7 +84,7 @@ impl Running {
         log_dir: &Path,
         stop: CancellationToken,
     ) -> Result<Running> {
-        // The API server, scheduler and controllers end before the store that they write to.
+        // Scheduler and controllers end before the API server that they write to, which ends before the store.
         let shutdown = CancellationToken::new();
         let ended = stop.child_token();
         let api_listener = TcpListener::bind(plan.api)
@@ -89,35 +93,38 @@ impl Running {
         let (routes, store_ended) = start_store(&plan, shutdown.clone(), ended.clone()).await?;
         let client = wire::Client::new(wire::Transport::local(routes));
 
-        let parts = ended.child_token(); // a part that ends by itself takes the others along
+        let root_ca_pem =
+            std::fs::read_to_string(pki.trust_anchor()).context("cannot read the CA certificate")?;
+        let serving = CancellationToken::new();
         let config = apiserver_config(&plan, pki, log_dir)?;
         let tls = apiserver::server_config(&config).context("cannot use the API server's certificate")?;
-        let api = apiserver::start(config, client, parts.clone()).await?;
-        let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn({
-            let (api, parts, ended) = (api.clone(), parts.clone(), ended.clone());
+        let api = apiserver::start(config, client, serving.clone()).await?;
+        let api_ended = tokio::spawn({
+            // A part that ends by itself takes the others along.
+            let (api, serving, ended) = (api.clone(), serving.clone(), ended.clone());
             async move {
                 let _guard = ended.drop_guard();
-                api.serve(api_listener, tls, parts).await.map_err(Into::into)
+                api.serve(api_listener, tls, serving).await.map_err(Into::into)
             }
         });
         api.ready().await;
-        start_scheduler(&plan, &api, &parts, &ended, &mut tasks);
-        let root_ca_pem =
-            std::fs::read_to_string(pki.trust_anchor()).context("cannot read the CA certificate")?;
-        start_controllers(&plan, root_ca_pem, &api, &parts, &ended, &mut tasks);
+        let (mut clients, parts) = (tokio::task::JoinSet::new(), ended.child_token());
+        start_scheduler(&plan, &api, &parts, &ended, &mut clients);
+        start_controllers(&plan, root_ca_pem, &api, &parts, &ended, &mut clients);
         info!(member = plan.name, api = %plan.api, "member serves");
-        Ok(Running { ended, shutdown, store_ended, tasks })
+        Ok(Running { ended, shutdown, store_ended, clients, serving, api_ended })
     }
 
     /// Ends the parts in order, the store last; returns the first failure.
     pub(crate) async fn stop(mut self) -> Result<()> {
         self.ended.cancel();
+        let panicked = |error| Err(anyhow!("a part panicked: {error}"));
         let mut first_failure = Ok(());
-        while let Some(finished) = self.tasks.join_next().await {
-            let result = finished.unwrap_or_else(|error| Err(anyhow!("a part panicked: {error}")));
-            first_failure = first_failure.and(result);
+        while let Some(finished) = self.clients.join_next().await {
+            first_failure = first_failure.and(finished.unwrap_or_else(panicked));
         }
+        self.serving.cancel();
+        first_failure = first_failure.and(self.api_ended.await.unwrap_or_else(panicked));
         self.shutdown.cancel();
         let store = self.store_ended.await.unwrap_or_else(|_| Err(anyhow!("the store's thread panicked")));
         first_failure.and(store)
