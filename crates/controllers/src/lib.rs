@@ -12,7 +12,7 @@ mod nodes;
 mod service_accounts;
 
 use futures_util::future::join3;
-use kubeclient::{Client, LeaderConfig, LeaderElector};
+use kubeclient::{Client, Handover, LeaderConfig, LeaderElector, Term};
 use tokio_util::sync::CancellationToken;
 
 /// How the controllers run.
@@ -31,12 +31,14 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     elector.run(shutdown, |term| lead(client.clone(), config.clone(), term)).await;
 }
 
-/// All loops of one term of leadership.
-async fn lead(client: Client, config: Config, term: CancellationToken) {
+/// All loops of one term of leadership. What they write does no harm if it comes late.
+async fn lead(client: Client, config: Config, term: Term) -> Handover {
+    let term = term.ended().clone();
     let accounts = service_accounts::run(client.clone(), config.root_ca_pem.clone(), term.clone());
     let namespaces = namespaces::run(client.clone(), term.clone());
     let garbage = garbage::run(client, term);
     join3(accounts, namespaces, garbage).await;
+    Handover::Settled
 }
 
 /// Simulates the nodes `node-1` .. `node-N` until `shutdown`; one instance at a time does. The client must be in the
@@ -47,5 +49,9 @@ pub async fn simulate_nodes(client: Client, identity: &str, count: u16, shutdown
     }
     let lease = LeaderConfig::new("kube-node-lease", "simulated-nodes", identity);
     let elector = LeaderElector::new(&client, lease);
-    elector.run(shutdown, |term| nodes::run(client.clone(), count, term)).await;
+    let lead = async |term: Term| {
+        nodes::run(client.clone(), count, term.ended().clone()).await;
+        Handover::Settled
+    };
+    elector.run(shutdown, lead).await;
 }

@@ -2,7 +2,10 @@
 //!
 //! At most one holder acts at a time as long as clocks run at about the same speed: a candidate takes over only after
 //! it has itself watched the lease stay unchanged for its whole duration; a leader stops after `renew_deadline`
-//! without a successful renewal, which is shorter. Wall clocks are never compared between machines.
+//! without a successful renewal, which is shorter. Wall clocks are never compared between machines. A process never takes
+//! the lease of an earlier one for its own, whatever they are called: what that one sent may still be under way.
+//! A leader that was frozen finds out before it sends anything, if it asks its `Term`. The lease is given back only when
+//! nothing of the term can be written any more; else it runs out.
 
 use std::future::Future;
 use std::time::Duration;
@@ -19,7 +22,7 @@ use crate::{Api, Client, Error, Value};
 pub struct LeaderConfig {
     pub namespace: String,
     pub name: String,
-    /// Unique among candidates.
+    /// Unique among candidates and their former lives.
     pub identity: String,
     /// How long others wait after the last renewal that they saw.
     pub lease_duration: Duration,
@@ -29,17 +32,58 @@ pub struct LeaderConfig {
 }
 
 impl LeaderConfig {
-    /// With upstream's 15 s, 10 s and 2 s.
+    /// With upstream's 15 s, 10 s and 2 s. As upstream, the identity is the given name and a random number.
     pub fn new(namespace: &str, name: &str, identity: &str) -> LeaderConfig {
         LeaderConfig {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
-            identity: identity.to_owned(),
+            identity: format!("{identity}_{:032x}", rand::random::<u128>()),
             lease_duration: Duration::from_secs(15),
             renew_deadline: Duration::from_secs(10),
             retry_period: Duration::from_secs(2),
         }
     }
+}
+
+/// A term of leadership, for the work that is done in it.
+#[derive(Clone, Debug)]
+pub struct Term {
+    ended: CancellationToken,
+    /// `None`: there is no election.
+    until: Option<watch::Receiver<Instant>>,
+}
+
+impl Term {
+    /// Without an election: until `ended`.
+    pub fn unlimited(ended: CancellationToken) -> Term {
+        Term { ended, until: None }
+    }
+
+    /// Until `ended`, or until the time comes that `until` says.
+    pub fn new(ended: CancellationToken, until: watch::Receiver<Instant>) -> Term {
+        Term { ended, until: Some(until) }
+    }
+
+    /// Cancelled when leadership is lost, and on shutdown.
+    pub fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    /// Whether the lease is surely ours still. Also tells a process that was stopped for a while and has not run the task yet
+    /// that would end the term: to be asked directly before anything is sent.
+    pub fn holds(&self) -> bool {
+        let in_time = |until: &watch::Receiver<Instant>| Instant::now() < *until.borrow();
+        !self.ended.is_cancelled() && self.until.as_ref().is_none_or(in_time)
+    }
+}
+
+/// What a term leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handover {
+    /// Nothing that was sent can take effect any more, or it does no harm: the next leader may begin at once.
+    Settled,
+    /// Something may: the lease runs out by itself.
+    Unsettled,
 }
 
 #[derive(Debug)]
@@ -49,56 +93,66 @@ pub struct LeaderElector {
     /// The lease as last read or written, and when we saw that version first.
     observed: Option<(Value, Instant)>,
     leading: watch::Sender<bool>,
+    /// End of the time in which the lease is ours.
+    until: watch::Sender<Instant>,
 }
 
 impl LeaderElector {
     pub fn new(client: &Client, config: LeaderConfig) -> LeaderElector {
         let api = client.api("coordination.k8s.io", "v1", "leases").namespace(&config.namespace);
-        LeaderElector { api, config, observed: None, leading: watch::channel(false).0 }
+        let until = watch::channel(Instant::now()).0;
+        LeaderElector { api, config, observed: None, leading: watch::channel(false).0, until }
     }
 
     pub fn leading(&self) -> watch::Receiver<bool> {
         self.leading.subscribe()
     }
 
-    /// Calls `lead` for each term. The token that it gets is cancelled when leadership is lost or on `shutdown`; `lead`
-    /// must end then. Returns after shutdown, or when `lead` ends on its own; the lease is released both times.
+    /// Calls `lead` for each term, which must end with it, soon. Returns after shutdown, or when `lead` ends on its own; both
+    /// times the lease is released if nothing of the term is under way.
     pub async fn run<F, T>(mut self, shutdown: CancellationToken, mut lead: F)
     where
-        F: FnMut(CancellationToken) -> T,
-        T: Future<Output = ()>,
+        F: FnMut(Term) -> T,
+        T: Future<Output = Handover>,
     {
         loop {
-            tokio::select! {
+            let acquired = tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = self.acquire() => {}
-            }
+                acquired = self.acquire() => acquired,
+            };
             tracing::info!(lease = %self.config.name, identity = %self.config.identity, "became leader");
             self.leading.send_replace(true);
             let term = shutdown.child_token();
-            let work = lead(term.clone());
+            let work = lead(Term::new(term.clone(), self.until.subscribe()));
             tokio::pin!(work);
-            let finished = tokio::select! {
-                () = &mut work => true,
-                () = self.keep(&term) => {
+            let (finished, handover) = tokio::select! {
+                handover = &mut work => (true, handover),
+                () = self.keep(&term, acquired) => {
                     term.cancel();
-                    work.await;
-                    false
+                    (false, work.await)
                 }
             };
             self.leading.send_replace(false);
             if finished || shutdown.is_cancelled() {
-                self.release().await;
+                match handover {
+                    Handover::Settled => self.release().await,
+                    Handover::Unsettled => tracing::info!(lease = %self.config.name, "left to run out"),
+                }
                 return;
             }
             tracing::warn!(lease = %self.config.name, "lost leadership");
         }
     }
 
-    async fn acquire(&mut self) {
+    /// Returns when the request was sent that got the lease.
+    async fn acquire(&mut self) -> Instant {
         loop {
+            let started = Instant::now();
             match tokio::time::timeout(self.config.renew_deadline, self.try_acquire()).await {
-                Ok(Ok(true)) => return,
+                Ok(Ok(true)) => {
+                    self.until.send_replace(started + self.config.renew_deadline);
+                    return started;
+                }
                 Ok(Ok(false)) => {}
                 Ok(Err(error)) => {
                     tracing::debug!(lease = %self.config.name, %error, "cannot acquire the lease")
@@ -110,8 +164,7 @@ impl LeaderElector {
     }
 
     /// Renews until that fails for `renew_deadline`, or the term is cancelled.
-    async fn keep(&mut self, term: &CancellationToken) {
-        let mut renewed = Instant::now();
+    async fn keep(&mut self, term: &CancellationToken, mut renewed: Instant) {
         loop {
             tokio::select! {
                 () = term.cancelled() => return,
@@ -124,7 +177,10 @@ impl LeaderElector {
                 result = attempt => result,
             };
             match result {
-                Ok(Ok(true)) => renewed = started,
+                Ok(Ok(true)) => {
+                    renewed = started;
+                    self.until.send_replace(renewed + self.config.renew_deadline);
+                }
                 Ok(Ok(false)) => return,
                 Ok(Err(error)) => {
                     tracing::debug!(lease = %self.config.name, %error, "cannot renew the lease")

@@ -25,7 +25,7 @@ pub use error::Error;
 pub use event::{EventRecorder, EventType, RecordedEvent};
 pub use informer::{Informer, InformerEvent, InformerOptions};
 pub use kubeconfig::{Cluster, Context, Credentials, KubeConfig, KubeConfigError};
-pub use leader::{LeaderConfig, LeaderElector};
+pub use leader::{Handover, LeaderConfig, LeaderElector, Term};
 pub use transport::{Endpoint, EndpointError, LocalService, Transport, TransportError};
 pub use watch::{WatchEvent, WatchStream};
 

@@ -28,7 +28,7 @@ struct Flags {
     /// Only pods that name this scheduler are placed
     #[arg(long, default_value = "default-scheduler")]
     scheduler_name: String,
-    /// Name of this instance in the Lease and in events [default: host name and process id]
+    /// Name of this instance in events and, with a random number behind it, in the Lease [default: scheduler and the process id]
     #[arg(long)]
     identity: Option<String>,
     /// Share of nodes to look at, in percent; 0 depends on the size of the cluster

@@ -20,7 +20,7 @@ mod pod;
 mod queue;
 mod resources;
 
-use kubeclient::{Client, LeaderConfig, LeaderElector};
+use kubeclient::{Client, LeaderConfig, LeaderElector, Term};
 use tokio_util::sync::CancellationToken;
 
 /// How the scheduler runs.
@@ -54,7 +54,8 @@ impl Default for Config {
 pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     let unsettled = writer::Unsettled::default();
     if !config.leader_elect {
-        return scheduling::run(client, config, unsettled, shutdown).await;
+        scheduling::run(client, config, unsettled, Term::unlimited(shutdown)).await;
+        return;
     }
     let lease = LeaderConfig::new("kube-system", "kube-scheduler", &config.identity);
     let elector = LeaderElector::new(&client, lease);

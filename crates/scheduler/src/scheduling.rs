@@ -4,7 +4,8 @@
 //! at the start. Bindings are written by tasks of their own, at most `bindings_in_flight_max` at once, and report back.
 //! These tasks end with the term. A binding that is on its way may be written at any time: its pod counts on that node
 //! until the outcome is certain, also in the next term of this process. A binding on its way from another process is
-//! not known here; the 5 s between the last moment of its term and the end of its lease are what is left for it.
+//! not known here: a process that stops waits for the answers before it gives the lease back, or lets it run out. What
+//! one that dies has sent has the 5 s between the last moment of its term and the end of its lease.
 //! Not here: how a decision is made (cycle.rs) and written (writer.rs).
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use apimachinery::{Value, meta};
 use futures_util::FutureExt as _;
-use kubeclient::{Client, EventRecorder, Informer, InformerEvent, InformerOptions};
+use kubeclient::{Client, EventRecorder, Handover, Informer, InformerEvent, InformerOptions, Term};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,18 +32,20 @@ const DECISIONS_PER_TURN: usize = 16;
 /// Longest sleep when nothing is due.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Runs until `term` is cancelled. `unsettled`: what the last term of this process left, and then what this one leaves.
-pub(crate) async fn run(client: Client, config: Config, unsettled: Unsettled, term: CancellationToken) {
+/// Runs to the end of `term`, and then for a moment. `unsettled`: what the last term of this process left, and then what
+/// this one leaves.
+pub(crate) async fn run(client: Client, config: Config, unsettled: Unsettled, term: Term) -> Handover {
+    let ended = term.ended().clone();
     let unfinished = "status.phase!=Succeeded,status.phase!=Failed".to_owned();
     let pod_options = InformerOptions { field_selector: unfinished, ..InformerOptions::default() };
-    let pods = Informer::start(client.api("", "v1", "pods"), pod_options, term.clone());
-    let nodes = Informer::start(client.api("", "v1", "nodes"), InformerOptions::default(), term.clone());
+    let pods = Informer::start(client.api("", "v1", "pods"), pod_options, ended.clone());
+    let nodes = Informer::start(client.api("", "v1", "nodes"), InformerOptions::default(), ended.clone());
     let instance = format!("{}-{}", config.scheduler_name, config.identity);
-    let recorder = EventRecorder::start(&client, &config.scheduler_name, &instance, term.clone());
+    let recorder = EventRecorder::start(&client, &config.scheduler_name, &instance, ended.clone());
     let (bound_sender, bound) = mpsc::channel(config.bindings_in_flight_max.max(1));
     let tasks = TaskTracker::new();
-    let writer =
-        Writer { client, recorder, bound: bound_sender, unsettled, tasks: tasks.clone(), term: term.clone() };
+    let (left, tasks_of_term) = (unsettled.clone(), tasks.clone());
+    let writer = Writer { client, recorder, bound: bound_sender, unsettled, tasks: tasks_of_term, term };
     let scheduling = Scheduling {
         writer,
         pods,
@@ -58,9 +61,10 @@ pub(crate) async fn run(client: Client, config: Config, unsettled: Unsettled, te
         config,
     };
     info!("scheduling");
-    scheduling.run(term).await;
+    scheduling.run(ended).await;
     tasks.close();
     tasks.wait().await;
+    if left.is_empty() { Handover::Settled } else { Handover::Unsettled }
 }
 
 struct Scheduling {

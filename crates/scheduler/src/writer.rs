@@ -3,18 +3,18 @@
 //! Invariants: the binding comes first, the rest follows only if it succeeded; the account is best effort and never holds
 //! up a pod. A failure that says the same as the pod's condition already says is not written again. What became of a
 //! binding is reported only once it is certain; until then the same one is sent again. Nothing is sent after the end of
-//! the term; bindings that were on their way then are remembered for the next term.
+//! the term, also not by a process that slept through it; answers to bindings that were on their way then are waited for
+//! a moment, and those without one are remembered for the next term.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use apimachinery::meta;
-use kubeclient::{Client, Error, EventRecorder, EventType, Patch, RecordedEvent};
+use kubeclient::{Client, Error, EventRecorder, EventType, Patch, RecordedEvent, Term};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
@@ -27,6 +27,8 @@ const AGAIN_AFTER_FIRST: Duration = Duration::from_secs(1);
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(8);
 /// No server works that long on a request: what has not been written by then will not be.
 const CERTAIN_AFTER: Duration = Duration::from_secs(120);
+/// How long after the end of a term the answers to its bindings are waited for.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// What became of a binding.
 pub(crate) struct Bound {
@@ -47,9 +49,23 @@ impl Unsettled {
         bindings.insert(uid.clone(), node.to_owned());
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     pub(crate) fn take(&self) -> BTreeMap<PodUid, String> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// How a binding ended.
+enum End {
+    /// The pod is on that node, or this binding will never be written.
+    Certain(Result<String, Error>),
+    /// The term is over; it may be written still.
+    Open,
+    /// The term was over before anything was sent.
+    NotSent,
 }
 
 #[derive(Clone)]
@@ -60,7 +76,7 @@ pub(crate) struct Writer {
     pub(crate) unsettled: Unsettled,
     /// Every task that writes.
     pub(crate) tasks: TaskTracker,
-    pub(crate) term: CancellationToken,
+    pub(crate) term: Term,
 }
 
 impl Writer {
@@ -69,9 +85,10 @@ impl Writer {
         let Some(node) = cycle.chosen.clone() else { return };
         let writer = self.clone();
         self.tasks.spawn(async move {
-            let binding = writer.bind_until_certain(&pod, &node);
-            let Some(result) = writer.term.run_until_cancelled(binding).await else {
-                return writer.unsettled.add(&pod.uid, &node);
+            let result = match writer.bind_until_certain(&pod, &node).await {
+                End::Certain(result) => result,
+                End::Open => return writer.unsettled.add(&pod.uid, &node),
+                End::NotSent => return,
             };
             let succeeded = result.as_ref().is_ok_and(|found| *found == node);
             // The loop may have ended; then nobody counts any more.
@@ -79,36 +96,65 @@ impl Writer {
             if succeeded {
                 let note = format!("Successfully assigned {} to {node}", pod.full_name());
                 writer.event(&pod, EventType::Normal, "Scheduled", "Binding", note);
-                writer.term.run_until_cancelled(writer.write_account(&pod, &cycle, attempt, &state)).await;
+                writer
+                    .term
+                    .ended()
+                    .run_until_cancelled(writer.write_account(&pod, &cycle, attempt, &state))
+                    .await;
             }
         });
     }
 
     /// The node that the pod is on. An answer that leaves open whether the binding was or will be written is followed by
     /// the same binding: whichever of them comes first, the pod is on that node, and the others are refused.
-    async fn bind_until_certain(&self, pod: &Pod, node: &str) -> Result<String, Error> {
+    async fn bind_until_certain(&self, pod: &Pod, node: &str) -> End {
         let started = Instant::now();
         let mut pause = AGAIN_AFTER_FIRST;
+        let mut sent_before = false;
+        let over = |sent| if sent { End::Open } else { End::NotSent };
         loop {
-            let error = match self.post_binding(pod, node).await {
-                Ok(()) => return Ok(node.to_owned()),
-                Err(error) if error.is_not_found() => return Err(error),
+            if !self.term.holds() {
+                return over(sent_before);
+            }
+            let Some(answer) = self.within_handover(self.post_binding(pod, node)).await else {
+                return End::Open;
+            };
+            let error = match answer {
+                Ok(()) => return End::Certain(Ok(node.to_owned())),
+                Err(error) if error.is_not_found() => return End::Certain(Err(error)),
                 Err(error) => error,
             };
             let late = started.elapsed() > CERTAIN_AFTER;
-            let open = error.is_transient() || matches!(error, Error::Answer { .. });
-            if !open || late {
-                // Refused, but perhaps because an earlier try was successful, or another scheduler's.
-                match self.node_of(pod).await {
-                    Ok(Some(found)) => return Ok(found),
-                    Ok(None) => return Err(error),
-                    Err(_) if late => return Err(error),
-                    Err(_) => {}
+            let refused = !error.is_transient() && !matches!(error, Error::Answer { .. });
+            if refused || late {
+                // Refused, but perhaps because an earlier try was successful, or another scheduler's. Where it stands on no
+                // node after a refusal, an earlier try may still be on its way.
+                match self.term.ended().run_until_cancelled(self.node_of(pod)).await {
+                    Some(Ok(Some(found))) => return End::Certain(Ok(found)),
+                    Some(Ok(None)) if late || !sent_before => return End::Certain(Err(error)),
+                    None if !sent_before => return End::Certain(Err(error)),
+                    Some(Err(_)) if late => return End::Certain(Err(error)),
+                    Some(_) | None => {}
                 }
             }
+            sent_before |= !refused;
             debug!(pod = pod.full_name(), node, %error, "no certain answer to the binding, it is sent again");
-            tokio::time::sleep(pause).await;
+            if self.term.ended().run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return over(sent_before);
+            }
             pause = (pause * 2).min(AGAIN_AFTER_MAX);
+        }
+    }
+
+    /// `None`: the term ended, and a while later there is no answer.
+    async fn within_handover<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        let too_late = async {
+            self.term.ended().cancelled().await;
+            tokio::time::sleep(ANSWERS_WITHIN).await;
+        };
+        tokio::select! {
+            answer = answer => Some(answer),
+            () = too_late => None,
         }
     }
 
@@ -147,7 +193,7 @@ impl Writer {
                 }
                 writer.write_account(&pod, &cycle, attempt, &state).await;
             };
-            writer.term.run_until_cancelled(writes).await;
+            writer.term.ended().run_until_cancelled(writes).await;
         });
     }
 

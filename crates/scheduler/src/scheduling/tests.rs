@@ -42,15 +42,15 @@ struct Server {
     asked: mpsc::UnboundedReceiver<Asked>,
 }
 
-struct Term {
+struct Running {
     end: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Handover>,
 }
 
-impl Term {
-    async fn end(self) {
+impl Running {
+    async fn end(self) -> Handover {
         self.end.cancel();
-        self.task.await.unwrap();
+        self.task.await.unwrap()
     }
 }
 
@@ -64,11 +64,12 @@ impl Server {
         Server { client, watches, asked }
     }
 
-    fn term(&self, unsettled: &Unsettled) -> Term {
+    fn term(&self, unsettled: &Unsettled) -> Running {
         let end = CancellationToken::new();
         let config = Config { leader_elect: false, ..Config::default() };
-        let task = tokio::spawn(run(self.client.clone(), config, unsettled.clone(), end.clone()));
-        Term { end, task }
+        let term = Term::unlimited(end.clone());
+        let task = tokio::spawn(run(self.client.clone(), config, unsettled.clone(), term));
+        Running { end, task }
     }
 
     /// Answers the two watches of a term with what there is. Events of nodes and pods go into what this gives.
@@ -166,7 +167,7 @@ async fn a_binding_on_its_way_at_the_end_of_a_term_keeps_its_room_in_the_next() 
     let first = server.term(&unsettled);
     let _watches = server.tell(&[node("n1", true)], &[pod("z", 2, None)]).await;
     let binding = server.asked("bind z to n1").await;
-    first.end().await;
+    assert_eq!(first.end().await, Handover::Unsettled);
     assert!(binding.answer.is_closed(), "nobody waits, or asks again, after the term");
 
     let second = server.term(&unsettled);
@@ -234,4 +235,82 @@ async fn a_refused_binding_gives_the_room_back_and_a_pod_found_elsewhere_counts_
     server.asked("read a").await.answer(200, pod("a", 11, Some("n2")));
     server.asked("bind b to n1").await.answer(201, json!({}));
     term.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_to_bindings_are_waited_for_at_the_end_of_a_term_and_nothing_more_is_sent() {
+    let answers: [fn(Asked); 3] = [
+        |asked| asked.answer(201, json!({})),
+        |asked| {
+            asked.answer(
+                404,
+                json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound"}),
+            )
+        },
+        Asked::conflict,
+    ];
+    for answer in answers {
+        let (mut server, unsettled) = (Server::start(), Unsettled::default());
+        let term = server.term(&unsettled);
+        let _watches = server.tell(&[node("n1", true)], &[pod("a", 2, None), pod("b", 2, None)]).await;
+        let binding = server.asked("bind a to n1").await;
+        server.asked(&format!("say of b: {FULL}")).await.answer(200, json!({}));
+        term.end.cancel();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!term.task.is_finished());
+        answer(binding);
+        assert_eq!(term.task.await.unwrap(), Handover::Settled);
+        assert!(unsettled.is_empty());
+        server.asked_nothing().await;
+    }
+}
+
+/// The connection breaks: it may be written still, and there is no time left to ask.
+#[tokio::test(start_paused = true)]
+async fn a_binding_without_an_answer_at_the_end_of_a_term_is_not_settled() {
+    let mut server = Server::start();
+    let term = server.term(&Unsettled::default());
+    let _watches = server.tell(&[node("n1", true)], &[pod("a", 2, None)]).await;
+    let binding = server.asked("bind a to n1").await;
+    term.end.cancel();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    binding.break_connection();
+    assert_eq!(term.task.await.unwrap(), Handover::Unsettled);
+    server.asked_nothing().await;
+}
+
+/// A refusal says nothing about a try before it that had no answer.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_behind_a_try_without_an_answer_gives_no_room_back() {
+    let mut server = Server::start();
+    let term = server.term(&Unsettled::default());
+    let (_nodes, pods) = server.tell(&[node("n1", true)], &[pod("a", 2, None)]).await;
+    server.asked("bind a to n1").await.break_connection();
+    server.asked("bind a to n1").await.conflict();
+    server.asked("read a").await.answer(200, pod("a", 2, None));
+    let again = server.asked("bind a to n1").await;
+    pods.send(event("ADDED", pod("b", 10, None))).unwrap();
+    server.asked(&format!("say of b: {FULL}")).await.answer(200, json!({}));
+    again.answer(201, json!({}));
+    assert_eq!(term.end().await, Handover::Settled);
+}
+
+/// As a process does that was stopped by a signal until its lease was another's: the end of its term comes too late.
+#[tokio::test(start_paused = true)]
+async fn a_scheduler_that_slept_through_the_end_of_its_term_binds_nothing() {
+    let mut server = Server::start();
+    let (ended, unsettled) = (CancellationToken::new(), Unsettled::default());
+    let (sender, until) = tokio::sync::watch::channel(Instant::now() + Duration::from_secs(10));
+    let term = kubeclient::Term::new(ended.clone(), until);
+    let running = tokio::spawn(run(server.client.clone(), Config::default(), unsettled.clone(), term));
+    let (_nodes, pods) = server.tell(&[node("n1", true), node("n2", true)], &[pod("a", 2, None)]).await;
+    let sent = server.asked.recv().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    pods.send(event("ADDED", pod("b", 10, None))).unwrap();
+    sent.break_connection();
+    server.asked_nothing().await;
+    ended.cancel();
+    assert_eq!(running.await.unwrap(), Handover::Unsettled, "of a nobody knows");
+    assert_eq!(unsettled.take().into_keys().collect::<Vec<_>>(), [PodUid::from("a")]);
+    drop(sender);
 }
