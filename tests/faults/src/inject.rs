@@ -3,10 +3,12 @@
 //! Invariants: each fault says what it did, in numbers that somebody else counted (the kernel, the tracer, the process
 //! table); a member whose process a fault has in hand is left alone by other such faults; at most one member at a time
 //! has damaged or no data, so a quorum is always intact; a member that ends by itself without a reason is a finding.
-//! Here is when and to whom; the modules below do it: `processes`, `network`, `disks`, `clocks`, `members`.
+//! Here is when and to whom; the modules below do it: `processes`, `limits`, `network`, `disks`, `clocks`,
+//! `members`.
 
 mod clocks;
 mod disks;
+mod limits;
 mod members;
 mod network;
 mod processes;
@@ -27,14 +29,14 @@ use tokio::task::JoinHandle;
 
 pub use self::clocks::{DRIFT, can_fake_time};
 pub use self::disks::tracer;
-use self::network::is_of_network;
+use self::limits::Limited;
 use crate::background::Background;
 use crate::delay::Delayer;
 use crate::disk::{self, Disks};
-use crate::memory::Group;
+use crate::groups::Group;
 use crate::network::{Network, Rules};
 use crate::record::{Finding, Injected};
-use crate::schedule::{Fault, Kind, Target};
+use crate::schedule::{Fault, Kind, Seizes, Target};
 use crate::stale::Started;
 use crate::workload::Shared;
 use crate::{cluster, membership};
@@ -91,6 +93,9 @@ enum Undo {
     Untrace(PathBuf, &'static str),
     Unwrap,
     Memory(Group),
+    /// It runs in the group, and leaves it.
+    Release(Group),
+    Descriptors(Limited),
     Replace,
 }
 
@@ -98,6 +103,8 @@ struct Active {
     end: Duration,
     record: Injected,
     undo: Undo,
+    /// Those that nobody else may take before its end.
+    holds: Vec<usize>,
 }
 
 impl<'a> Injector<'a> {
@@ -150,8 +157,12 @@ impl<'a> Injector<'a> {
                 && let Some(fault) = upcoming.next_if(|fault| fault.at <= now)
             {
                 if let Some((record, undo)) = self.begin(fault).await.with_context(|| format!("{fault}"))? {
+                    // A rolling restart is over with its beginning, and has let go of its members one by one.
+                    let lets_go =
+                        fault.kind == Kind::RollingRestart || fault.kind.seizes() != Seizes::Process;
+                    let holds = if lets_go { Vec::new() } else { record.members.clone() };
                     // Counted from when it was really there: on a slow machine that takes a while.
-                    active.push(Active { end: started.elapsed() + fault.lasts, record, undo });
+                    active.push(Active { end: started.elapsed() + fault.lasts, record, undo, holds });
                 }
                 continue;
             }
@@ -179,26 +190,11 @@ impl<'a> Injector<'a> {
             Target::Majority => (0..=size / 2).map(|step| (leader + 2 * step) % size).collect(),
             Target::All => (0..size).collect(),
         };
-        let network = self.network.is_some()
-            && matches!(
-                fault.kind,
-                Kind::Cut
-                    | Kind::CutOutgoing
-                    | Kind::CutIncoming
-                    | Kind::CutPair
-                    | Kind::Ring
-                    | Kind::Loss
-                    | Kind::BlackHole
-                    | Kind::Reset
-                    | Kind::MoveLeader
-            );
-        if network {
-            return wanted;
-        }
-        let taken = match fault.kind {
-            Kind::SlowLink | Kind::Flap => &self.slow,
-            Kind::Delay | Kind::Reorder | Kind::Duplicate => &self.delayed,
-            _ => &self.held,
+        let taken = match fault.kind.seizes() {
+            Seizes::Nothing => return wanted,
+            Seizes::Link => &self.slow,
+            Seizes::Packets => &self.delayed,
+            Seizes::Process => &self.held,
         };
         let free: Vec<usize> = wanted.iter().copied().filter(|member| !taken.contains(member)).collect();
         match free.is_empty() {
@@ -252,27 +248,21 @@ impl<'a> Injector<'a> {
                 let (taken, evidence) = self.disks.context("no disks")?.fill(first)?;
                 (taken, evidence, Undo::Free)
             }
-            Kind::SyncError | Kind::SlowSync | Kind::KillAtSync => self.trace(fault.kind, first)?,
+            Kind::SyncError | Kind::ReadError | Kind::WriteError | Kind::SlowSync | Kind::KillAtSync => {
+                self.trace(fault.kind, first)?
+            }
             Kind::OutOfMemory => self.starve(first)?,
+            Kind::SlowProcessor | Kind::Freeze => self.confine(fault.kind, first)?,
+            Kind::FewDescriptors => self.take_descriptors(first)?,
             Kind::ClockJump | Kind::ClockDrift | Kind::ClockOffset => {
                 self.change_clock(fault.kind, first).await?
             }
             _ => self.disturb_network(fault.kind, first, &members)?,
         };
-        let alone = !matches!(
-            undo,
-            Undo::Revive
-                | Undo::Resume
-                | Undo::Power
-                | Undo::Rules(_)
-                | Undo::Background(..)
-                | Undo::Punctual(_)
-                | Undo::Once
-        ) && fault.kind != Kind::RollingRestart;
         let record = Injected {
             kind: format!("{:?}", fault.kind),
             target: format!("{:?}", fault.target),
-            members: if alone { vec![first] } else { members },
+            members,
             began_ns,
             ended_ns: began_ns,
             effect,
@@ -286,7 +276,7 @@ impl<'a> Injector<'a> {
     }
 
     async fn end(&mut self, over: Active) -> Result<()> {
-        let Active { mut record, undo, .. } = over;
+        let Active { mut record, undo, holds, .. } = over;
         let members = record.members.clone();
         match undo {
             Undo::Nothing => {}
@@ -357,6 +347,13 @@ impl<'a> Injector<'a> {
                 record.effect = group.kills()?;
                 record.evidence += &format!(": killed by the kernel {} times", record.effect);
             }
+            Undo::Release(group) => {
+                if record.kind == "SlowProcessor" {
+                    record.effect = group.denials()?;
+                    record.evidence += &format!(": denied the processor in {} periods", record.effect);
+                }
+            }
+            Undo::Descriptors(limited) => self.give_descriptors(members[0], &limited, &mut record)?,
             Undo::Unwrap => {
                 self.kill(members[0])?;
                 self.cluster.wrap(members[0], Vec::new());
@@ -373,9 +370,9 @@ impl<'a> Injector<'a> {
                 }
             }
         }
-        for member in &members {
-            // A network fault holds nobody, and must not give free whom another fault holds.
-            if !is_of_network(&record.kind) && !self.unsound.contains(member) {
+        // A fault that holds nobody must not give free whom another fault holds.
+        for member in &holds {
+            if !self.unsound.contains(member) {
                 self.held.remove(member);
             }
         }

@@ -10,8 +10,8 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result};
 
 use crate::delay;
+use crate::groups;
 use crate::inject::can_fake_time;
-use crate::memory;
 use crate::schedule::Means;
 
 /// Set for the harness inside its namespaces.
@@ -112,7 +112,7 @@ pub fn means() -> Vec<Means> {
     offer(
         runs(&["strace", "-qq", "-o", "/dev/null", "true"]),
         Means::Strace,
-        "strace not installed or not allowed: no failing fdatasync",
+        "strace not installed or not allowed: no failing calls on files",
     );
     offer(can_fake_time(), Means::Faketime, "libfaketime not installed: no jumps or drift of clocks");
     offer(
@@ -121,9 +121,9 @@ pub fn means() -> Vec<Means> {
         "no time namespaces: no offset of clocks",
     );
     offer(
-        memory::is_possible(),
-        Means::MemoryGroups,
-        "no control groups for memory: none is killed for want of it",
+        groups::is_possible(),
+        Means::ControlGroups,
+        "no control groups for memory, cpu and freezer: no member lacks memory or processor, or is frozen",
     );
     means
 }

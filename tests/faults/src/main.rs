@@ -49,6 +49,9 @@ struct Arguments {
     /// Kinds of faults, or `all`: fails, naming them, if this machine cannot inject one of them.
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     require: Vec<String>,
+    /// Draws faults of these kinds alone; fails, naming them, if this machine cannot inject one of them.
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    only: Vec<String>,
     /// Checks the checks: disks that only pretend to sync, then a power cut. Succeeds if the loss is found.
     #[arg(long)]
     lying_disks: bool,
@@ -102,7 +105,7 @@ fn main() -> Result<ExitCode> {
 
 async fn all_runs(arguments: &Arguments) -> Result<ExitCode> {
     let means = isolation::means();
-    let missing = schedule::missing(&means, &arguments.require)?;
+    let missing = schedule::missing(&means, &[&arguments.require[..], &arguments.only].concat())?;
     if !missing.is_empty() {
         println!("required, but this machine cannot inject: {}", missing.join(", "));
         return Ok(ExitCode::FAILURE);
@@ -117,6 +120,7 @@ async fn all_runs(arguments: &Arguments) -> Result<ExitCode> {
             length: Duration::from_secs(arguments.seconds),
             members: arguments.members,
             means: means.clone(),
+            only: arguments.only.clone(),
             lying_disks: arguments.lying_disks,
             journal: arguments.report.as_ref().map(|dir| dir.join(format!("seed-{seed}"))),
         };

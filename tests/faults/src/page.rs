@@ -190,6 +190,11 @@ pub fn milliseconds(ms: Option<f64>) -> (String, &'static str) {
     }
 }
 
+/// The flag that draws these kinds of faults again.
+pub fn only(kinds: &[String]) -> String {
+    if kinds.is_empty() { String::new() } else { format!("--only {} ", kinds.join(",")) }
+}
+
 /// Writes `report.json` and `report.html` into `dir`.
 pub fn write(dir: &Path, page: &Page) -> Result<()> {
     fs::write(dir.join("report.json"), serde_json::to_vec_pretty(&page.figures)?)?;

@@ -39,6 +39,9 @@ pub struct About {
     pub members: usize,
     /// How the members were run, for people.
     pub level: String,
+    /// The kinds of faults that were drawn, if not all.
+    #[serde(default)]
+    pub only: Vec<String>,
     /// Whether the run came to its quiet end, so that all streams are complete.
     pub complete: bool,
     /// The fastest that a member's clock ran.

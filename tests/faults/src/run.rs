@@ -44,6 +44,8 @@ pub struct Settings {
     pub length: Duration,
     pub members: usize,
     pub means: Vec<Means>,
+    /// The kinds of faults that are drawn; empty for all.
+    pub only: Vec<String>,
     /// The self-check: every disk says that it has synced and has not, then all lose power. Must be found.
     pub lying_disks: bool,
     /// Where the recording grows while the run goes on.
@@ -58,6 +60,7 @@ impl Settings {
             length,
             members: MEMBERS,
             means: vec![Means::Processes],
+            only: Vec::new(),
             lying_disks: false,
             journal: None,
         }
@@ -69,7 +72,7 @@ impl Settings {
 
     fn faults(&self) -> Vec<Fault> {
         match self.lying_disks {
-            false => schedule::draw(self.seed, self.length, &self.means),
+            false => schedule::draw(self.seed, self.length, &self.means, &self.only),
             true => vec![Fault {
                 kind: Kind::PowerCut,
                 target: Target::All,
@@ -271,6 +274,7 @@ fn about(settings: &Settings) -> About {
         seconds: settings.length.as_secs_f64(),
         members: settings.members,
         level: level(settings),
+        only: settings.only.clone(),
         drift: if drifts { inject::DRIFT } else { 1.0 },
         ..About::default()
     }

@@ -17,8 +17,14 @@ pub enum Kind {
     Kill,
     /// Stopped by a signal as a long pause of the machine would, then continued.
     Pause,
+    /// All of it stands still in the kernel's freezer, without a signal.
+    Freeze,
     /// Started with less memory than it needs, and killed by the kernel for it.
     OutOfMemory,
+    /// It gets a twentieth of one processor.
+    SlowProcessor,
+    /// It may open hardly any more files and connections than it has, while many want to connect.
+    FewDescriptors,
     /// No packet passes between the target and the other members, in either direction.
     Cut,
     /// What the target sends to other members is lost; what they send arrives.
@@ -51,6 +57,10 @@ pub enum Kind {
     DiskFull,
     /// An fdatasync fails with EIO.
     SyncError,
+    /// A read of a file fails with EIO.
+    ReadError,
+    /// A write of a file fails with ENOSPC.
+    WriteError,
     /// Every second fdatasync takes 300 ms.
     SlowSync,
     /// The process dies on entering its Nth fdatasync.
@@ -85,8 +95,39 @@ pub enum Means {
     Strace,
     Faketime,
     TimeNamespaces,
-    /// The kernel limits the memory of a group of processes.
-    MemoryGroups,
+    /// The kernel limits memory and processor of a group of processes, and freezes it.
+    ControlGroups,
+}
+
+/// What of a member a fault has in hand. Faults that have the same of the same member in hand do not overlap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seizes {
+    Nothing,
+    /// How fast its link is, or whether it is there.
+    Link,
+    /// When its packets leave.
+    Packets,
+    /// Its process, disk, data or clock.
+    Process,
+}
+
+impl Kind {
+    pub fn seizes(self) -> Seizes {
+        match self {
+            Kind::Cut
+            | Kind::CutOutgoing
+            | Kind::CutIncoming
+            | Kind::CutPair
+            | Kind::Ring
+            | Kind::Loss
+            | Kind::BlackHole
+            | Kind::Reset
+            | Kind::MoveLeader => Seizes::Nothing,
+            Kind::SlowLink | Kind::Flap => Seizes::Link,
+            Kind::Delay | Kind::Reorder | Kind::Duplicate => Seizes::Packets,
+            _ => Seizes::Process,
+        }
+    }
 }
 
 /// Whom a fault meets; who leads is only known when it happens.
@@ -148,18 +189,30 @@ const COMBINATIONS: &[(Means, Kind, Target)] = &[
     (Means::Disks, Kind::DiskFull, Target::Follower),
     (Means::Disks, Kind::FlipBit, Target::Follower),
     (Means::Strace, Kind::SyncError, Target::Leader),
+    (Means::Strace, Kind::ReadError, Target::Follower),
+    (Means::Strace, Kind::WriteError, Target::Leader),
     (Means::Strace, Kind::SlowSync, Target::Follower),
     (Means::Strace, Kind::KillAtSync, Target::Follower),
     (Means::Faketime, Kind::ClockJump, Target::Leader),
     (Means::Faketime, Kind::ClockDrift, Target::Follower),
     (Means::TimeNamespaces, Kind::ClockOffset, Target::Follower),
-    (Means::MemoryGroups, Kind::OutOfMemory, Target::Leader),
+    (Means::ControlGroups, Kind::OutOfMemory, Target::Leader),
+    (Means::ControlGroups, Kind::SlowProcessor, Target::Leader),
+    (Means::ControlGroups, Kind::SlowProcessor, Target::Follower),
+    (Means::ControlGroups, Kind::Freeze, Target::Leader),
+    (Means::Namespaces, Kind::FewDescriptors, Target::Leader),
 ];
 
 /// The combinations that `means` allow.
 pub fn combinations(means: &[Means]) -> Vec<(Kind, Target)> {
     let allowed = COMBINATIONS.iter().filter(|(needed, ..)| means.contains(needed));
     allowed.map(|(_, kind, target)| (*kind, *target)).collect()
+}
+
+/// Those whose kinds are named; all if none is.
+pub fn only(combinations: Vec<(Kind, Target)>, names: &[String]) -> Vec<(Kind, Target)> {
+    let wanted = |kind: Kind| names.is_empty() || names.contains(&format!("{kind:?}"));
+    combinations.into_iter().filter(|(kind, _)| wanted(*kind)).collect()
 }
 
 /// Which of the `required` kinds (`all`: every one) cannot be injected with `means`. `Err`: there is no such kind.
@@ -179,11 +232,11 @@ pub fn missing(means: &[Means], required: &[String]) -> anyhow::Result<Vec<Strin
     Ok(wanted.into_iter().filter(|name| !allowed(name)).collect())
 }
 
-/// Faults within `length`, in order of their beginning. With more than processes to disturb, they begin sooner after
+/// Faults within `length`, in order of their beginning, of the kinds `names` (empty: all). With more than processes to disturb, they begin sooner after
 /// each other and two to four are active at once.
-pub fn draw(seed: u64, length: Duration, means: &[Means]) -> Vec<Fault> {
+pub fn draw(seed: u64, length: Duration, means: &[Means], names: &[String]) -> Vec<Fault> {
     let gap_ms = if means.len() > 1 { 800..2_000 } else { 1_000..2_000 };
-    draw_of(seed, length, combinations(means), gap_ms)
+    draw_of(seed, length, only(combinations(means), names), gap_ms)
 }
 
 /// As [`draw`], of these combinations; `gap_ms` is from the beginning of one to that of the next.
@@ -195,6 +248,9 @@ pub fn draw_of(
 ) -> Vec<Fault> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut faults = Vec::new();
+    if combinations.is_empty() {
+        return faults;
+    }
     let mut at = Duration::from_millis(random.random_range(500..1_000));
     let mut deck: Vec<(Kind, Target)> = Vec::new();
     loop {

@@ -9,7 +9,7 @@ use crate::api::informers::{Heard, Informed};
 use crate::api::judge::{Judgement, figures};
 use crate::api::record::Recording;
 use crate::history::Violation;
-use crate::page::{Bar, Card, Lane, Page, faults, grouped, milliseconds, samples, us};
+use crate::page::{Bar, Card, Lane, Page, faults, grouped, milliseconds, only, samples, us};
 
 // Positions in it are below.
 const STYLES: [(&str, &str); 7] = [
@@ -91,8 +91,10 @@ pub fn page(recording: &Recording, judgement: &Judgement) -> Page {
         lanes,
         measured: "updates: latency and number per second",
         repeat: format!(
-            "cargo run -p faults -- --workload api --seed {} --seconds {:.0} --report target/faults",
-            about.seed, about.seconds
+            "cargo run -p faults -- --workload api {}--seed {} --seconds {:.0} --report target/faults",
+            only(&about.only),
+            about.seed,
+            about.seconds
         ),
         again: format!("cargo run -p faults -- check target/faults/api-seed-{}", about.seed),
         figures,

@@ -38,6 +38,9 @@ pub struct About {
     pub members: usize,
     /// How the members were run, for people.
     pub level: String,
+    /// The kinds of faults that were drawn, if not all.
+    #[serde(default)]
+    pub only: Vec<String>,
     /// Whether all streams came to the end.
     pub complete: bool,
     /// Per kind the version of the object that was created last of all.

@@ -41,10 +41,13 @@ const CLIENTS_PER_MEMBER: usize = 3;
 const GAP_MS: std::ops::Range<u64> = 1_500..4_000;
 const KINDS: [&str; 3] = ["configmaps", "pods", "rolebindings"];
 /// A control plane has no flag for joining, so none is replaced; clocks and single calls are the store's workload.
-const DISTURBED_BY: [Kind; 19] = [
+const DISTURBED_BY: [Kind; 22] = [
     Kind::Kill,
     Kind::OutOfMemory,
+    Kind::SlowProcessor,
+    Kind::FewDescriptors,
     Kind::Pause,
+    Kind::Freeze,
     Kind::Cut,
     Kind::CutOutgoing,
     Kind::CutIncoming,
@@ -278,6 +281,7 @@ async fn run_on(
     }
     let kinds = schedule::combinations(&settings.means);
     let kinds = kinds.into_iter().filter(|(kind, _)| DISTURBED_BY.contains(kind)).collect();
+    let kinds = schedule::only(kinds, &settings.only);
     let faults = schedule::draw_of(settings.seed, settings.length, kinds, GAP_MS);
     injector.run(&faults, settings.length).await?;
 
@@ -287,6 +291,7 @@ async fn run_on(
             seconds: settings.length.as_secs_f64(),
             members: settings.members,
             level: level(settings),
+            only: settings.only.clone(),
             ..About::default()
         },
         nodes: nodes(),

@@ -141,26 +141,6 @@ impl Injector<'_> {
     }
 }
 
-pub(super) fn is_of_network(kind: &str) -> bool {
-    matches!(
-        kind,
-        "Cut"
-            | "CutOutgoing"
-            | "CutIncoming"
-            | "CutPair"
-            | "Ring"
-            | "Loss"
-            | "SlowLink"
-            | "Delay"
-            | "Reorder"
-            | "Duplicate"
-            | "BlackHole"
-            | "Reset"
-            | "Flap"
-            | "MoveLeader"
-    )
-}
-
 /// Until stopped; how often something was done.
 fn again_and_again(network: &Network, kind: Kind, members: &[usize], stop: &Stop) -> Result<u64> {
     let mut times = 0;

@@ -9,11 +9,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use rand::Rng as _;
 
 use super::{CHANGE_WITHIN, Injector, POLL, Undo};
 use crate::cluster;
-use crate::memory::Group;
 use crate::record::Finding;
 use crate::schedule::Kind;
 use crate::stale::Started;
@@ -21,21 +19,7 @@ use crate::stale::Started;
 /// A rolling restart goes on with the next member after this, even if the last does not answer yet.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
 
-/// Between what a member has after its start, and what it has after some work.
-const MEMORY_MIB: std::ops::Range<u64> = 12..40;
-
 impl Injector<'_> {
-    /// Starts the member again with less memory than it comes to need.
-    pub(super) fn starve(&mut self, member: usize) -> Result<(u64, String, Undo)> {
-        self.hold(&[member]);
-        let limit_mib = self.random.random_range(MEMORY_MIB);
-        let group = Group::create(limit_mib)?;
-        self.kill(member)?;
-        self.cluster.wrap(member, group.wrapper());
-        self.revive(member)?;
-        Ok((0, format!("{limit_mib} MiB of memory"), Undo::Memory(group)))
-    }
-
     pub fn revive(&mut self, member: usize) -> Result<()> {
         if self.cluster.process_id(member).is_none() {
             // Before it can answer anybody.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::history::{Answer, Operation, Outcome, Request, Violation, held, key_name, seconds};
 use crate::judge::{Judgement, figures};
 use crate::log::{Change, Log, told};
-use crate::page::{Bar, Card, Lane, Page, faults, grouped, milliseconds, samples, us};
+use crate::page::{Bar, Card, Lane, Page, faults, grouped, milliseconds, only, samples, us};
 use crate::record::Recording;
 
 /// Operations that a page shows at most, so that it stays a few megabytes large.
@@ -66,10 +66,8 @@ pub fn page(recording: &Recording, judgement: &Judgement) -> Page {
     let ((median, median_unit), (late, late_unit)) = (of("median_ms"), of("percentile_99_ms"));
     let ((silence, silence_unit), (back, back_unit)) =
         (of("longest_silence_ms"), of("answered_after_last_fault_ms"));
-    let again = match about.seconds {
-        _ if about.level.contains("lie") => "--lying-disks ",
-        _ => "",
-    };
+    let lies = if about.level.contains("lie") { "--lying-disks " } else { "" };
+    let again = format!("{lies}{}", only(&about.only));
     Page {
         product: "Binnacle, faults on real processes",
         title: format!("Clients of the store, seed {}", about.seed),
