@@ -173,11 +173,6 @@ pub(crate) fn group_kind(resource: &Resource) -> GroupKind<'static> {
     GroupKind::new(resource.group, resource.kind)
 }
 
-/// Whether a write that answered this may have happened, or may yet.
-fn is_unknown(status: &Status) -> bool {
-    status.code == 504
-}
-
 /// Whether an update changes anything but the revision.
 fn same_content(a: &Value, b: &Value) -> bool {
     let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return a == b };

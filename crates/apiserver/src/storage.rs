@@ -1,6 +1,7 @@
 //! The etcd calls of the API server: three transactions and one range.
 //!
-//! Invariants: a key is written only under a compare of its `mod_revision`, so no update is ever lost. Reads without a
+//! Invariants: a key is written only under a compare of its `mod_revision`, so no update is ever lost; what belongs
+//! together (`Beside`) is written together or not at all. Reads without a
 //! revision are linearizable. An error that leaves open whether a write happened is `WriteError::OutcomeUnknown` and
 //! nothing else is. Keys follow upstream's layout `/registry/<storage prefix>/[namespace/]name`.
 //! Not here: what the values mean (object.rs), watching (feed.rs).
@@ -63,15 +64,44 @@ pub(crate) struct Stored {
     pub(crate) revision: i64,
 }
 
+/// Another key of the same transaction.
+#[derive(Debug)]
+pub(crate) enum Beside {
+    /// Must not exist.
+    Create { key: String, value: Bytes },
+    /// Must be what was written at `expected`.
+    Delete { key: String, expected: i64 },
+}
+
+impl Beside {
+    fn compare(&self) -> pb::Compare {
+        match self {
+            Beside::Create { key, .. } => unchanged_since(key, 0),
+            Beside::Delete { key, expected } => unchanged_since(key, *expected),
+        }
+    }
+
+    fn operation(&self) -> request_op::Request {
+        match self {
+            Beside::Create { key, value } => put(key, value.clone(), 0),
+            Beside::Delete { key, .. } => delete(key),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Created {
     At(i64),
     Exists,
+    /// A key beside it is not what it must be.
+    Hindered,
 }
 
 #[derive(Debug)]
 pub(crate) enum Swapped {
     At(i64),
+    /// The key is what it must be, one beside it is not.
+    Hindered,
     /// Someone else wrote in between: what is there now, if anything.
     Changed(Option<Stored>),
 }
@@ -208,13 +238,14 @@ impl Storage {
         key: &str,
         value: Bytes,
         ttl_s: Option<i64>,
+        beside: &[Beside],
         deadline: Instant,
     ) -> Result<Created, WriteError> {
         let lease = self.lease_for(ttl_s).await?;
-        let put = put(key, value, lease);
-        match self.swap(key, 0, put, false, deadline).await? {
+        match self.swap(key, 0, put(key, value, lease), beside, deadline).await? {
             Swapped::At(revision) => Ok(Created::At(revision)),
             Swapped::Changed(_) => Ok(Created::Exists),
+            Swapped::Hindered => Ok(Created::Hindered),
         }
     }
 
@@ -225,10 +256,11 @@ impl Storage {
         expected: i64,
         value: Bytes,
         ttl_s: Option<i64>,
+        beside: &[Beside],
         deadline: Instant,
     ) -> Result<Swapped, WriteError> {
         let lease = self.lease_for(ttl_s).await?;
-        self.swap(key, expected, put(key, value, lease), true, deadline).await
+        self.swap(key, expected, put(key, value, lease), beside, deadline).await
     }
 
     /// Deletes the value that was written at `expected`.
@@ -236,39 +268,29 @@ impl Storage {
         &self,
         key: &str,
         expected: i64,
+        beside: &[Beside],
         deadline: Instant,
     ) -> Result<Swapped, WriteError> {
-        let delete = pb::DeleteRangeRequest { key: Bytes::from(key.to_owned()), ..Default::default() };
-        self.swap(key, expected, request_op::Request::RequestDeleteRange(delete), true, deadline).await
+        self.swap(key, expected, delete(key), beside, deadline).await
     }
 
-    /// `if mod_revision(key) == expected then write else (read the key)`.
+    /// `if mod_revision(key) == expected and beside it the same then write all else read the key`.
     async fn swap(
         &self,
         key: &str,
         expected: i64,
         write: request_op::Request,
-        read_on_failure: bool,
+        beside: &[Beside],
         deadline: Instant,
     ) -> Result<Swapped, WriteError> {
-        let key = Bytes::from(key.to_owned());
-        let compare = pb::Compare {
-            result: CompareResult::Equal as i32,
-            target: CompareTarget::Mod as i32,
-            key: key.clone(),
-            target_union: Some(TargetUnion::ModRevision(expected)),
-            ..Default::default()
-        };
-        let read = pb::RangeRequest { key, limit: 1, ..Default::default() };
-        let failure = if read_on_failure {
-            vec![pb::RequestOp { request: Some(request_op::Request::RequestRange(read)) }]
-        } else {
-            Vec::new()
-        };
+        let read = pb::RangeRequest { key: Bytes::from(key.to_owned()), limit: 1, ..Default::default() };
+        let operation = |request| pb::RequestOp { request: Some(request) };
+        let operations = std::iter::once(write).chain(beside.iter().map(Beside::operation));
+        let compares = std::iter::once(unchanged_since(key, expected));
         let request = pb::TxnRequest {
-            compare: vec![compare],
-            success: vec![pb::RequestOp { request: Some(write) }],
-            failure,
+            compare: compares.chain(beside.iter().map(Beside::compare)).collect(),
+            success: operations.map(operation).collect(),
+            failure: vec![operation(request_op::Request::RequestRange(read))],
         };
         let deadline = deadline.min(Instant::now() + CALL_TIMEOUT);
         let mut kv = self.client.kv.clone();
@@ -281,6 +303,9 @@ impl Storage {
             return Ok(Swapped::At(answer.header.map(|header| header.revision).unwrap_or_default()));
         }
         let current = read_back(answer.responses);
+        if current.as_ref().map_or(0, |kv| kv.mod_revision) == expected {
+            return Ok(Swapped::Hindered);
+        }
         Ok(Swapped::Changed(current.map(|kv| Stored { value: kv.value, revision: kv.mod_revision })))
     }
 
@@ -374,6 +399,22 @@ fn put(key: &str, value: Bytes, lease: i64) -> request_op::Request {
         lease,
         ..Default::default()
     })
+}
+
+fn delete(key: &str) -> request_op::Request {
+    let key = Bytes::from(key.to_owned());
+    request_op::Request::RequestDeleteRange(pb::DeleteRangeRequest { key, ..Default::default() })
+}
+
+/// 0: it does not exist.
+fn unchanged_since(key: &str, revision: i64) -> pb::Compare {
+    pb::Compare {
+        result: CompareResult::Equal as i32,
+        target: CompareTarget::Mod as i32,
+        key: Bytes::from(key.to_owned()),
+        target_union: Some(TargetUnion::ModRevision(revision)),
+        ..Default::default()
+    }
 }
 
 fn read_error(status: &tonic::Status) -> ReadError {

@@ -7,17 +7,27 @@ use apimachinery::status::Status;
 use apimachinery::{defaults, kinds, meta, names, time, validate};
 use rand::Rng as _;
 
-use super::{Registry, Write, group_kind, group_resource, is_unknown};
+use super::{Registry, Write, group_kind, group_resource};
 use crate::admission::{Attributes, Operation};
 use crate::authz;
 use crate::object::Object;
 use crate::render::{now_s, view};
-use crate::storage::{self, Created};
+use crate::storage::{self, Beside, Created};
 use crate::strategy;
 
-/// Names tried for one `generateName`. Source: upstream registry/generic `maxNameGenerationCreateAttempts`.
-const NAME_ATTEMPTS: usize = 8;
+/// Names tried for one `generateName`, or addresses for one service. Source: upstream registry/generic
+/// `maxNameGenerationCreateAttempts`.
+const ATTEMPTS_MAX: usize = 8;
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+
+/// What became of the transaction.
+enum Stored {
+    Object(Arc<Object>),
+    /// The name is taken.
+    Exists,
+    /// Another service was faster with the address.
+    Hindered,
+}
 
 impl Registry {
     /// `value` has been checked against the schema and lies in the namespace of the request.
@@ -28,9 +38,8 @@ impl Registry {
         fill_metadata(&mut value, write.applies);
         defaults::apply(write.resource, &mut value);
         let generated = meta::of(&value).name().is_empty() && !meta::of(&value).generate_name().is_empty();
-        let attempts = if generated { NAME_ATTEMPTS } else { 1 };
         let mut last_name = String::new();
-        for _ in 0..attempts {
+        for _ in 0..ATTEMPTS_MAX {
             let mut value = value.clone();
             if generated {
                 let base = meta::of(&value).generate_name().to_owned();
@@ -38,23 +47,21 @@ impl Registry {
                 meta::of_mut(&mut value).set_name(&name);
             }
             last_name = meta::of(&value).name().to_owned();
-            if let Some(object) = self.create_named(write, value, &last_name).await? {
-                return Ok(view(write.resource, &object));
+            match self.create_named(write, value, &last_name).await? {
+                Stored::Object(object) => return Ok(view(write.resource, &object)),
+                Stored::Exists if !generated => {
+                    return Err(Status::already_exists(group_resource(write.resource), &last_name));
+                }
+                Stored::Exists | Stored::Hindered => {}
             }
         }
         match generated {
             true => Err(Status::generate_name_conflict(group_resource(write.resource), &last_name, 1)),
-            false => Err(Status::already_exists(group_resource(write.resource), &last_name)),
+            false => Err(Status::modified(group_resource(write.resource), &last_name)),
         }
     }
 
-    /// None: the name is taken.
-    async fn create_named(
-        &self,
-        write: &Write<'_>,
-        mut value: Value,
-        name: &str,
-    ) -> Result<Option<Arc<Object>>, Status> {
+    async fn create_named(&self, write: &Write<'_>, mut value: Value, name: &str) -> Result<Stored, Status> {
         let attributes = Attributes { write, operation: Operation::Create, name, old: None };
         self.admission.mutate(self, &attributes, &mut value).await?;
         write.record(&Value::Null, &mut value);
@@ -77,15 +84,8 @@ impl Registry {
             .await?;
         }
         self.admission.validate(self, &attributes, &value).await?;
-        let claims = self.addresses.claim(self, write, &mut value, None).await?;
-        let created = self.create_stored(write, &value, name).await;
-        match &created {
-            // After an unknown outcome the service may exist: better a lost address than one with two owners.
-            Ok(Some(_)) => {}
-            Err(status) if is_unknown(status) => {}
-            Ok(None) | Err(_) => claims.release(self).await,
-        }
-        created
+        let beside = self.addresses.claim(self, write, &mut value, None).await?;
+        self.create_stored(write, &value, name, &beside).await
     }
 
     async fn create_stored(
@@ -93,7 +93,8 @@ impl Registry {
         write: &Write<'_>,
         value: &Value,
         name: &str,
-    ) -> Result<Option<Arc<Object>>, Status> {
+        beside: &[Beside],
+    ) -> Result<Stored, Status> {
         let stored = write.stored();
         let item = write.item(name);
         let bytes = storage::encode(value);
@@ -101,17 +102,20 @@ impl Registry {
         let size_bytes = bytes.len();
         if write.options.dry_run {
             let (existing, _) = self.fetch(stored, &item).await?;
-            let object = || Arc::new(Object::unsaved(value.clone(), size_bytes));
-            return Ok(existing.is_none().then(object));
+            return Ok(match existing {
+                None => Stored::Object(Arc::new(Object::unsaved(value.clone(), size_bytes))),
+                Some(_) => Stored::Exists,
+            });
         }
         let key = self.storage.key(stored, &item);
-        match self.storage.create(&key, bytes, self.ttl_s(stored), write.deadline).await? {
+        match self.storage.create(&key, bytes, self.ttl_s(stored), beside, write.deadline).await? {
             Created::At(revision) => {
                 let object = Arc::new(Object::new(value.clone(), revision, size_bytes));
                 self.kind(stored)?.remember(&item, &object);
-                Ok(Some(object))
+                Ok(Stored::Object(object))
             }
-            Created::Exists => Ok(None),
+            Created::Exists => Ok(Stored::Exists),
+            Created::Hindered => Ok(Stored::Hindered),
         }
     }
 }

@@ -94,14 +94,16 @@ impl Registry {
         let swapped = match next {
             Next::Leave => return Ok(Ok(Deleted::Pending(view(write.resource, old)))),
             Next::Remove if write.options.dry_run => return Ok(Ok(Deleted::Gone(view(write.resource, old)))),
-            Next::Remove => match self.storage.delete(&key, old.revision(), write.deadline).await? {
-                Swapped::At(revision) => {
-                    self.addresses.release(self, stored, old.value()).await;
-                    let gone = Arc::new(old.at_revision(revision));
-                    return Ok(Ok(Deleted::Gone(view(write.resource, &gone))));
+            Next::Remove => {
+                let beside = self.addresses.release(self, stored, old.value()).await?;
+                match self.storage.delete(&key, old.revision(), &beside, write.deadline).await? {
+                    Swapped::At(revision) => {
+                        let gone = Arc::new(old.at_revision(revision));
+                        return Ok(Ok(Deleted::Gone(view(write.resource, &gone))));
+                    }
+                    changed => changed,
                 }
-                changed => changed,
-            },
+            }
             Next::Put(value) if write.options.dry_run => {
                 let object = Arc::new(Object::new(value, old.revision(), old.size_bytes()));
                 return Ok(Ok(Deleted::Pending(view(write.resource, &object))));
@@ -111,7 +113,7 @@ impl Registry {
                 let size_bytes = bytes.len();
                 match self
                     .storage
-                    .update(&key, old.revision(), bytes, self.ttl_s(stored), write.deadline)
+                    .update(&key, old.revision(), bytes, self.ttl_s(stored), &[], write.deadline)
                     .await?
                 {
                     Swapped::At(revision) => {
@@ -122,8 +124,13 @@ impl Registry {
                 }
             }
         };
-        let Swapped::Changed(found) = swapped else { return Ok(Err(None)) };
-        Ok(Err(found.map(|found| self.adopt(stored, item, found)).transpose()?))
+        match swapped {
+            Swapped::Changed(found) => {
+                Ok(Err(found.map(|found| self.adopt(stored, item, found)).transpose()?))
+            }
+            // Its address changed meanwhile: the same again.
+            Swapped::At(_) | Swapped::Hindered => Ok(Err(Some(old.clone()))),
+        }
     }
 }
 

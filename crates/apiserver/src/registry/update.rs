@@ -10,14 +10,13 @@ use apimachinery::kinds::{from_storage, storage_resource, to_storage};
 use apimachinery::status::{FieldError, FieldErrorKind, Status};
 use apimachinery::{defaults, meta, validate};
 
-use super::{Registry, Write, group_kind, group_resource, is_unknown, same_content};
+use super::{Registry, Write, group_kind, group_resource, same_content};
 use crate::admission::{Attributes, Operation};
 use crate::authz;
 use crate::object::Object;
 use crate::render::view;
-use crate::storage::{self, Swapped};
+use crate::storage::{self, Beside, Swapped};
 use crate::strategy;
-use crate::strategy::addresses::Claims;
 
 /// Tries of one update against concurrent writers, within the deadline of the request.
 const ATTEMPTS_MAX: usize = 64;
@@ -88,7 +87,7 @@ impl Registry {
                 continue;
             };
             let next = self.decide(write, name, part, source, &old, edit).await;
-            let (next, claims) = match next {
+            let (next, beside) = match next {
                 Ok((Next::Unchanged, _)) | Err(_) if !fresh => {
                     current = self.fetch(stored, &item).await?.0;
                     fresh = true;
@@ -96,16 +95,12 @@ impl Registry {
                 }
                 next => next?,
             };
-            let written = self.write_next(write, &item, &old, next).await;
-            if let Ok(Ok(object)) = written {
-                return Ok(Updated::Object(view(write.resource, &object)));
-            }
-            if !written.as_ref().is_err_and(is_unknown) {
-                claims.release(self).await;
-            }
-            if let Err(found) = written? {
-                current = found;
-                fresh = true;
+            match self.write_next(write, &item, &old, next, &beside).await? {
+                Ok(object) => return Ok(Updated::Object(view(write.resource, &object))),
+                Err(found) => {
+                    current = found;
+                    fresh = true;
+                }
             }
         }
         Err(Status::modified(group_resource(write.resource), name))
@@ -118,6 +113,7 @@ impl Registry {
         item: &str,
         old: &Arc<Object>,
         next: Next,
+        beside: &[Beside],
     ) -> Result<Result<Arc<Object>, Option<Arc<Object>>>, Status> {
         let stored = write.stored();
         let key = self.storage.key(stored, item);
@@ -133,11 +129,12 @@ impl Registry {
                 strategy::check_size(stored, bytes.len())?;
                 let size_bytes = bytes.len();
                 let ttl_s = self.ttl_s(stored);
-                let swapped = self.storage.update(&key, old.revision(), bytes, ttl_s, write.deadline).await?;
+                let swapped =
+                    self.storage.update(&key, old.revision(), bytes, ttl_s, beside, write.deadline).await?;
                 (value, swapped, size_bytes)
             }
             Next::Remove(value) => {
-                let swapped = self.storage.delete(&key, old.revision(), write.deadline).await?;
+                let swapped = self.storage.delete(&key, old.revision(), beside, write.deadline).await?;
                 (value, swapped, old.size_bytes())
             }
         };
@@ -149,6 +146,8 @@ impl Registry {
                 }
                 Ok(Ok(object))
             }
+            // Another service was faster with the address.
+            Swapped::Hindered => Ok(Err(Some(old.clone()))),
             Swapped::Changed(found) => {
                 Ok(Err(found.map(|found| self.adopt(stored, item, found)).transpose()?))
             }
@@ -163,7 +162,7 @@ impl Registry {
         source: Source,
         old: &Arc<Object>,
         edit: Edit<'_>,
-    ) -> Result<(Next, Claims), Status> {
+    ) -> Result<(Next, Vec<Beside>), Status> {
         let resource = write.resource;
         let stored = storage_resource(resource);
         let shown = view(resource, old);
@@ -197,7 +196,7 @@ impl Registry {
         }
         write.record(old.value(), &mut new);
         if same_content(&new, old.value()) {
-            return Ok((Next::Unchanged, Claims::default()));
+            return Ok((Next::Unchanged, Vec::new()));
         }
         if resource.group == RBAC_GROUP {
             authz::escalation::check(
@@ -211,16 +210,17 @@ impl Registry {
             .await?;
         }
         self.admission.validate(self, &attributes, &new).await?;
-        let claims = match part {
+        if strategy::ends_with_last_finalizer(stored, &new) {
+            let beside = self.addresses.release(self, stored, old.value()).await?;
+            return Ok((Next::Remove(new), beside));
+        }
+        let beside = match part {
             Part::Main => self.addresses.claim(self, write, &mut new, Some(old.value())).await?,
             Part::Status | Part::Finalize | Part::Binding | Part::EphemeralContainers | Part::Resize => {
-                Claims::default()
+                Vec::new()
             }
         };
-        match strategy::ends_with_last_finalizer(stored, &new) {
-            true => Ok((Next::Remove(new), claims)),
-            false => Ok((Next::Put(new), claims)),
-        }
+        Ok((Next::Put(new), beside))
     }
 }
 

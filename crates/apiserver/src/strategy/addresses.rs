@@ -1,7 +1,8 @@
 //! Cluster addresses and node ports of services.
 //!
-//! Invariant: an address is claimed by creating its IPAddress object (upstream's layout since 1.33), which only one
-//! service can do, whichever member serves it; the claim is given back when the service is not written or is deleted.
+//! Invariant: an address is claimed by its IPAddress object (upstream's layout since 1.33), which comes and goes in the
+//! transaction that writes or deletes the service: whichever member serves it and whenever that member dies, no address
+//! has two services, and none stays claimed without one.
 //! Node ports are chosen among those that no service in the cache has. Only IPv4 ranges are supported.
 
 use std::collections::HashSet;
@@ -13,42 +14,20 @@ use apimachinery::status::{FieldError, Path, Status};
 use apimachinery::{Value, meta, time};
 use rand::Rng as _;
 use serde_json::json;
-use tokio::time::{Duration, Instant};
 
 use crate::Config;
 use crate::registry::{Registry, Write, group_kind, item};
 use crate::render::now_s;
-use crate::storage::{self, Created};
+use crate::storage::{self, Beside};
 
 /// Addresses tried before the range counts as full.
 const ATTEMPTS_MAX: u32 = 2_048;
 const HEADLESS: &str = "None";
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Addresses {
     network: Ipv4Addr,
     prefix_bits: u32,
     node_ports: (u16, u16),
-}
-
-/// What one write has claimed.
-#[derive(Default)]
-#[must_use = "claims of a write that failed must be released"]
-pub(crate) struct Claims {
-    addresses: Vec<(String, i64)>,
-}
-
-impl Claims {
-    pub(crate) async fn release(self, registry: &Registry) {
-        let Some(resource) = addresses_resource() else { return };
-        for (address, revision) in self.addresses {
-            let key = registry.storage().key(resource, &address);
-            let deadline = Instant::now() + RELEASE_TIMEOUT;
-            if let Err(error) = registry.storage().delete(&key, revision, deadline).await {
-                tracing::warn!(address, %error, "address of a service that was not created stays claimed");
-            }
-        }
-    }
 }
 
 impl Addresses {
@@ -87,17 +66,17 @@ impl Addresses {
         self.host(0)
     }
 
-    /// Fills in and claims what a service needs. `old` is what an update replaces.
+    /// Fills in what a service needs; what is given must be written with it. `old` is what an update replaces.
     pub(crate) async fn claim(
         &self,
         registry: &Registry,
         write: &Write<'_>,
         service: &mut Value,
         old: Option<&Value>,
-    ) -> Result<Claims, Status> {
+    ) -> Result<Vec<Beside>, Status> {
         let stored = write.stored();
-        if !(stored.group.is_empty() && stored.plural == "services") {
-            return Ok(Claims::default());
+        if !is_service(stored) {
+            return Ok(Vec::new());
         }
         if let Some(old) = old {
             keep_allocated(service, old);
@@ -105,34 +84,35 @@ impl Addresses {
         self.claim_node_ports(registry, service);
         let kind = text(service, "type").to_owned();
         let wanted = text(service, "clusterIP").to_owned();
-        if kind == "ExternalName" {
-            return Ok(Claims::default());
-        }
         let kept = old.is_some_and(|old| !wanted.is_empty() && text(old, "clusterIP") == wanted);
+        let mut beside = match old {
+            Some(old) if !kept => self.release(registry, stored, old).await?,
+            _ => Vec::new(),
+        };
+        if kind == "ExternalName" {
+            return Ok(beside);
+        }
         if wanted == HEADLESS || kept {
             super::fields_of(service, "spec").insert("clusterIPs".to_owned(), json!([wanted]));
             set_family(service);
-            return Ok(Claims::default());
+            return Ok(beside);
         }
         let name = meta::of(service).name().to_owned();
         let owner = json!({"group": "", "resource": "services", "namespace": write.namespace, "name": name});
-        let (address, revision) = match wanted.as_str() {
-            "" => self.claim_any(registry, write, &owner).await?,
-            wanted => self.claim_named(registry, write, wanted, &owner, &name).await?,
+        let address = match wanted.as_str() {
+            "" => self.free_address(registry)?,
+            wanted => self.named_address(registry, write, wanted, &name).await?,
         };
         super::fields_of(service, "spec").insert("clusterIP".to_owned(), json!(address));
         super::fields_of(service, "spec").insert("clusterIPs".to_owned(), json!([address]));
         set_family(service);
-        let addresses = revision.map(|revision| (address, revision)).into_iter().collect();
-        Ok(Claims { addresses })
+        beside.push(claim_of(registry, &address, &owner)?);
+        Ok(beside)
     }
 
-    async fn claim_any(
-        &self,
-        registry: &Registry,
-        write: &Write<'_>,
-        owner: &Value,
-    ) -> Result<(String, Option<i64>), Status> {
+    /// One that nobody has as far as the cache knows; the transaction tells.
+    fn free_address(&self, registry: &Registry) -> Result<String, Status> {
+        let resource = addresses_resource()?;
         let hosts = self.hosts();
         // The lower band is left to addresses that people choose, as upstream does.
         let reserved = (hosts / 16).clamp(16, 256).min(hosts / 2);
@@ -141,22 +121,21 @@ impl Addresses {
             let length = round.end - round.start;
             for step in 0..length.min(ATTEMPTS_MAX) {
                 let address = self.host(round.start + (start + step) % length).to_string();
-                if let Some(revision) = self.try_claim(registry, write, &address, owner).await? {
-                    return Ok((address, revision));
+                if registry.cached(resource, &address).is_none() {
+                    return Ok(address);
                 }
             }
         }
         Err(Status::internal("failed to allocate a serviceIP: range is full"))
     }
 
-    async fn claim_named(
+    async fn named_address(
         &self,
         registry: &Registry,
         write: &Write<'_>,
         wanted: &str,
-        owner: &Value,
         name: &str,
-    ) -> Result<(String, Option<i64>), Status> {
+    ) -> Result<String, Status> {
         let spec = Path::new("spec");
         let path = spec.child("clusterIPs");
         let refuse = |why: String| {
@@ -172,78 +151,39 @@ impl Addresses {
                 self.network, self.prefix_bits
             )));
         }
-        match self.try_claim(registry, write, wanted, owner).await? {
-            Some(revision) => Ok((wanted.to_owned(), revision)),
-            None => Err(refuse(format!("failed to allocate IP {wanted}: provided IP is already allocated"))),
-        }
-    }
-
-    /// None: taken. The inner None: nothing was written (a dry run).
-    async fn try_claim(
-        &self,
-        registry: &Registry,
-        write: &Write<'_>,
-        address: &str,
-        owner: &Value,
-    ) -> Result<Option<Option<i64>>, Status> {
-        let Some(resource) = addresses_resource() else { return Ok(Some(None)) };
-        if registry.cached(resource, address).is_some() {
-            return Ok(None);
-        }
-        if write.options.dry_run {
-            return Ok(Some(None));
-        }
-        let value = json!({
-            "kind": resource.kind, "apiVersion": resource.api_version(),
-            "metadata": {
-                "name": address, "uid": uuid::Uuid::new_v4().to_string(),
-                "creationTimestamp": time::format_s(now_s()), "generation": 1,
-                "labels": {
-                    "ipaddress.kubernetes.io/ip-family": "IPv4",
-                    "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
-                },
-            },
-            "spec": {"parentRef": owner},
-        });
-        let key = registry.storage().key(resource, address);
-        match registry.storage().create(&key, storage::encode(&value), None, write.deadline).await? {
-            Created::At(revision) => Ok(Some(Some(revision))),
-            Created::Exists => Ok(None),
-        }
-    }
-
-    /// Gives back the addresses of a service that is gone.
-    pub(crate) async fn release(&self, registry: &Registry, stored: &Resource, gone: &Value) {
-        if !(stored.group.is_empty() && stored.plural == "services") {
-            return;
-        }
-        let Some(resource) = addresses_resource() else { return };
-        let addresses = gone.get("spec").and_then(|spec| spec.get("clusterIPs")).and_then(Value::as_array);
-        for address in addresses.into_iter().flatten().filter_map(Value::as_str) {
-            if address == HEADLESS || !self.is_owned_by(registry, resource, address, gone).await {
-                continue;
-            }
-            let key = registry.storage().key(resource, address);
-            let Ok((Some(found), _)) = registry.storage().get(&key).await else { continue };
-            let deadline = Instant::now() + RELEASE_TIMEOUT;
-            if let Err(error) = registry.storage().delete(&key, found.revision, deadline).await {
-                tracing::warn!(address, %error, "address of a deleted service stays claimed");
+        match registry.fetch(addresses_resource()?, wanted).await?.0 {
+            None => Ok(wanted.to_owned()),
+            Some(_) => {
+                Err(refuse(format!("failed to allocate IP {wanted}: provided IP is already allocated")))
             }
         }
     }
 
-    async fn is_owned_by(
+    /// Gives back the addresses of a service, in the transaction in which it goes or loses them.
+    pub(crate) async fn release(
         &self,
         registry: &Registry,
-        resource: &'static Resource,
-        address: &str,
+        stored: &Resource,
         service: &Value,
-    ) -> bool {
-        let Ok((Some(object), _)) = registry.fetch(resource, address).await else { return false };
-        let parent = object.value().get("spec").and_then(|spec| spec.get("parentRef"));
-        let field = |field: &str| parent.and_then(|parent| parent.get(field)).and_then(Value::as_str);
-        let meta = meta::of(service);
-        field("name") == Some(meta.name()) && field("namespace") == Some(meta.namespace())
+    ) -> Result<Vec<Beside>, Status> {
+        let mut beside = Vec::new();
+        if !is_service(stored) {
+            return Ok(beside);
+        }
+        let resource = addresses_resource()?;
+        let addresses = service.get("spec").and_then(|spec| spec.get("clusterIPs")).and_then(Value::as_array);
+        let addresses = addresses.into_iter().flatten().filter_map(Value::as_str);
+        for address in addresses.filter(|address| !matches!(*address, "" | HEADLESS)) {
+            let Some(claim) = registry.fetch(resource, address).await?.0 else { continue };
+            let parent = claim.value().get("spec").and_then(|spec| spec.get("parentRef"));
+            let field = |field: &str| parent.and_then(|parent| parent.get(field)).and_then(Value::as_str);
+            let meta = meta::of(service);
+            if field("name") == Some(meta.name()) && field("namespace") == Some(meta.namespace()) {
+                let key = registry.storage().key(resource, address);
+                beside.push(Beside::Delete { key, expected: claim.revision() });
+            }
+        }
+        Ok(beside)
     }
 
     fn claim_node_ports(&self, registry: &Registry, service: &mut Value) {
@@ -273,8 +213,29 @@ impl Addresses {
     }
 }
 
-fn addresses_resource() -> Option<&'static Resource> {
-    kinds::find("networking.k8s.io", "v1", "ipaddresses")
+fn is_service(stored: &Resource) -> bool {
+    stored.group.is_empty() && stored.plural == "services"
+}
+
+fn claim_of(registry: &Registry, address: &str, owner: &Value) -> Result<Beside, Status> {
+    let resource = addresses_resource()?;
+    let value = json!({
+        "kind": resource.kind, "apiVersion": resource.api_version(),
+        "metadata": {
+            "name": address, "uid": uuid::Uuid::new_v4().to_string(),
+            "creationTimestamp": time::format_s(now_s()), "generation": 1,
+            "labels": {
+                "ipaddress.kubernetes.io/ip-family": "IPv4",
+                "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+            },
+        },
+        "spec": {"parentRef": owner},
+    });
+    Ok(Beside::Create { key: registry.storage().key(resource, address), value: storage::encode(&value) })
+}
+
+fn addresses_resource() -> Result<&'static Resource, Status> {
+    kinds::find("networking.k8s.io", "v1", "ipaddresses").ok_or_else(Status::no_such_resource)
 }
 
 fn taken_node_ports(registry: &Registry, mine: &str) -> HashSet<i64> {

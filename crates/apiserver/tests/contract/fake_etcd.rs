@@ -100,6 +100,13 @@ impl FakeEtcd {
         Some((String::from_utf8_lossy(&row.value).into_owned(), row.lease))
     }
 
+    /// The values below a prefix as they were at a revision.
+    pub(crate) fn values_at(&self, revision: i64, prefix: &str) -> Vec<String> {
+        let rows = self.state.lock().unwrap().rows(revision);
+        let below = rows.into_iter().filter(|(key, _)| key.starts_with(prefix.as_bytes()));
+        below.map(|(_, row)| String::from_utf8_lossy(&row.value).into_owned()).collect()
+    }
+
     pub(crate) fn compacted(&self) -> i64 {
         self.state.lock().unwrap().compacted
     }

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{names, start, version};
+use crate::client::{names, start, start_on, version};
+use crate::fake_etcd::FakeEtcd;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -395,6 +396,61 @@ async fn services_get_addresses_of_their_own_and_give_them_back() {
     server.get("/apis/networking.k8s.io/v1/ipaddresses").await;
     let reused = server.post(path, &service("b", json!({"clusterIP": address}))).await;
     assert_eq!(reused.code, 201, "{:?}", reused.bytes);
+}
+
+/// Found by faults (`faults --workload api --seed 301 --seconds 60`): the address of the service `kubernetes` was claimed
+/// before the service was written, so another member that started meanwhile ended, and a kill in between would have
+/// kept every server from starting, for ever.
+#[tokio::test]
+async fn a_service_and_the_claim_of_its_address_come_and_go_in_one_revision() {
+    let etcd = FakeEtcd::new();
+    let (server, _second, _third) =
+        tokio::join!(start_on(etcd.clone()), start_on(etcd.clone()), start_on(etcd.clone()));
+    let path = "/api/v1/namespaces/default/services";
+    let service = |name: &str, metadata: Value| {
+        let mut service = json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
+        service["metadata"].as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
+        service
+    };
+    let created = |name: &str, metadata: Value| {
+        let (server, service) = (&server, service(name, metadata));
+        async move { assert_eq!(server.post(path, &service).await.code, 201) }
+    };
+    created("deleted", json!({})).await;
+    assert_eq!(server.delete(&format!("{path}/deleted")).await.code, 200);
+    created("held", json!({"finalizers": ["a.b/c"]})).await;
+    assert_eq!(server.delete(&format!("{path}/held")).await.code, 200);
+    let freed = json!({"metadata": {"finalizers": null}});
+    assert_eq!(server.patch("merge", &format!("{path}/held"), &freed).await.code, 200);
+    created("renamed", json!({})).await;
+    let elsewhere = json!({"spec": {"type": "ExternalName", "externalName": "a.b", "clusterIP": null, "clusterIPs": null}});
+    let answer = server.patch("merge", &format!("{path}/renamed"), &elsewhere).await;
+    assert_eq!(answer.code, 200, "{:?}", answer.bytes);
+    server.etcd.with_faults(|faults| faults.lose_next_answer = true);
+    assert_eq!(server.post(path, &service("unknown", json!({}))).await.code, 504);
+    let (mut before, mut changes) = (Vec::new(), 0);
+    for revision in 1..=etcd.revision() {
+        let parsed = |prefix: &str| -> Vec<Value> {
+            let values = etcd.values_at(revision, prefix);
+            values.iter().map(|value| serde_json::from_str(value).unwrap()).collect()
+        };
+        let services = parsed("/registry/services/specs/");
+        let mut of_services: Vec<Value> = services
+            .iter()
+            .filter(|service| service["spec"]["clusterIP"].is_string())
+            .map(|service| json!([service["spec"]["clusterIP"], service["metadata"]["name"]]))
+            .collect();
+        of_services.sort_by_key(Value::to_string);
+        let claims = parsed("/registry/ipaddresses/");
+        let claims: Vec<Value> = claims
+            .iter()
+            .map(|claim| json!([claim["metadata"]["name"], claim["spec"]["parentRef"]["name"]]))
+            .collect();
+        assert_eq!(claims, of_services, "revision {revision}");
+        changes += usize::from(claims != before);
+        before = claims;
+    }
+    assert_eq!((changes, before.len()), (8, 2), "{before:?}");
 }
 
 #[tokio::test]
