@@ -25,6 +25,7 @@ use crate::{
     metrics::Metrics,
     planted::{self, Bug},
     status::Refusal,
+    turns::{Client, Connection, Turns},
     watch::hub::Hub,
 };
 
@@ -83,6 +84,7 @@ pub(crate) struct Context {
     pub hub: Hub,
     pub tokens: Tokens,
     pub passwords: Passwords,
+    pub turns: Turns,
     /// Snapshots on their way to clients.
     pub exports: Arc<Semaphore>,
     pub shutdown: CancellationToken,
@@ -99,6 +101,7 @@ impl Context {
             hub: Hub::new(gate.revision()),
             tokens: Tokens::new(config.auth_token_ttl, config.jwt.clone()),
             passwords: Passwords::new(config.surroundings.clone()),
+            turns: Turns::new(config.request_timeout()),
             exports: backup::slots(),
             gate,
             config,
@@ -251,12 +254,24 @@ impl Context {
     /// Refuses a command whose message is so long that the entry which etcd would log for it is over the limit: there
     /// the message is a field of another one, beside a header with a number and with the user who asks. Source: etcd
     /// v3_server.go `processInternalRaftRequestOnce`, pkg/idutil.
-    pub(crate) fn check_size(&self, caller: &Caller, size_bytes: usize) -> Result<(), Status> {
+    fn check_size(&self, caller: &Caller, size_bytes: usize) -> Result<(), Status> {
         let entry_size_bytes = entry_size_bytes(self.identity.member_id, caller, size_bytes);
         if entry_size_bytes > self.config.request_size_bytes_max {
             return Err(Refusal::TooLarge.into());
         }
         Ok(())
+    }
+
+    /// Like `propose`, for a message of a client that changes keys: in turn with all other clients.
+    pub(crate) async fn write(
+        &self,
+        (caller, connection): (Caller, Option<Connection>),
+        size_bytes: usize,
+        command: Command,
+    ) -> Result<(i64, Reply), Status> {
+        self.check_size(&caller, size_bytes)?;
+        let _until_applied = self.turns.take(Client::of(connection, &caller), size_bytes).await?;
+        self.propose(caller, command).await
     }
 
     /// Writes through the log. Gives the store's revision after it.

@@ -24,6 +24,7 @@ use crate::{
     gate::{Authorized, PieceError, ReadTxn},
     long::{self, MESSAGE_SIZE_BYTES_MAX as ANSWER_SIZE_BYTES_MAX},
     status::{self, Refusal},
+    turns::Connection,
 };
 
 /// How much one visit to the store may take: rows looked at and bytes copied.
@@ -87,10 +88,9 @@ impl Kv for KvService {
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        let size_bytes = request.get_ref().encoded_len();
+        let (connection, size_bytes) = (Connection::of(&request), request.get_ref().encoded_len());
         let (caller, put) = self.context.admit_read(request, Learner::Refuses, convert::put)?;
-        self.context.check_size(&caller, size_bytes)?;
-        match self.context.propose(caller, Command::Put(put)).await? {
+        match self.context.write((caller, connection), size_bytes, Command::Put(put)).await? {
             (revision, Reply::Put(reply)) => {
                 Ok(Response::new(convert::put_response(self.context.header(revision), reply)))
             }
@@ -102,10 +102,9 @@ impl Kv for KvService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        let size_bytes = request.get_ref().encoded_len();
+        let (connection, size_bytes) = (Connection::of(&request), request.get_ref().encoded_len());
         let (caller, delete) = self.context.admit_read(request, Learner::Refuses, convert::delete_range)?;
-        self.context.check_size(&caller, size_bytes)?;
-        match self.context.propose(caller, Command::DeleteRange(delete)).await? {
+        match self.context.write((caller, connection), size_bytes, Command::DeleteRange(delete)).await? {
             (revision, Reply::DeleteRange(reply)) => {
                 let header = self.context.header(revision);
                 let size_bytes = reply.prev_kvs.iter().map(KeyValue::size_bytes).sum();
@@ -116,6 +115,7 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        let connection = Connection::of(&request);
         let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
         let size_bytes = request.encoded_len();
         let asked = convert::txn(request, self.context.config.txn_operations_max)?;
@@ -125,8 +125,7 @@ impl Kv for KvService {
             read_txn(&self.context, &self.context.gate.authorize(&caller, ReadTxn(asked.txn))?).await?
         } else {
             let caller = self.context.who(&asker)?;
-            self.context.check_size(&caller, size_bytes)?;
-            match self.context.propose(caller, Command::Txn(asked.txn)).await? {
+            match self.context.write((caller, connection), size_bytes, Command::Txn(asked.txn)).await? {
                 (revision, Reply::Txn(reply)) => {
                     (revision, Measured { size_bytes: txn_size_bytes(&reply), reply })
                 }

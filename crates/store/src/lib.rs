@@ -38,6 +38,7 @@ mod serve;
 mod services;
 mod status;
 mod tls;
+mod turns;
 mod url;
 mod watch;
 

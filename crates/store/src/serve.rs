@@ -9,7 +9,16 @@ pub(crate) mod metered;
 mod pings;
 mod socket;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{Request, Response, Version, header::CONTENT_TYPE};
 use hyper::{body::Incoming, service::service_fn};
@@ -39,6 +48,7 @@ use crate::{
     },
     services::Services,
     tls::{self, Reloading},
+    turns::Connection,
     url::{self, Url},
 };
 pub(crate) use socket::Listener;
@@ -102,6 +112,8 @@ struct Front {
     http: HttpService,
     tls: Option<Arc<Reloading<ServerConfig>>>,
     handshakes: Arc<Handshakes>,
+    /// How many there have been.
+    connections: AtomicU64,
     builder: auto::Builder<TokioExecutor>,
     /// Whether the common name of a client's certificate is its user name.
     certificate_users: bool,
@@ -125,6 +137,7 @@ pub(crate) async fn serve(
         services,
         tls,
         handshakes: Handshakes::new(HANDSHAKES_MAX),
+        connections: AtomicU64::new(0),
         stop: stop.clone(),
         tasks: TaskTracker::new(),
     });
@@ -247,8 +260,10 @@ where
         Secured::Tls(_) => None,
     };
     let handler = front.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let number = Connection(front.connections.fetch_add(1, Ordering::Relaxed) + 1);
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let (front, secured) = (handler.clone(), secured.clone());
+        request.extensions_mut().insert(number);
         async move { Ok::<_, Infallible>(front.answer(request, secured, scope).await) }
     });
     let stream = Enforced::new(stream, min_time);

@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Status, body::Body};
 
 use super::answer;
-use crate::{metrics::POOL, services::Services};
+use crate::{metrics::POOL, services::Services, turns::Connection};
 
 /// Paths below `/v3/`, with the gRPC method behind each.
 const ROUTES: &[(&str, &str)] = &[
@@ -214,6 +214,7 @@ impl Gateway {
         if let Some(token) = token {
             request.headers_mut().insert("token", token);
         }
+        request.extensions_mut().insert(Connection::GATEWAY);
         // Waits as long as the client does, as a stream over the limit of a connection would.
         let stream = self.streams.clone().acquire_owned().await;
         let stream = stream.map_err(|_| Status::unavailable("the gateway is closed"))?;

@@ -85,6 +85,7 @@ impl Page {
 
 fn server(page: &mut Page, own: &Own) {
     let metrics = own.handle.metrics();
+    let pending = metrics.proposals_pending + own.context.turns.waiting() as u64;
     let quota = own.context.config.quota_bytes().unwrap_or(0);
     page.gauge("etcd_server_has_leader", "Whether a leader is known.", u8::from(metrics.has_leader));
     page.gauge("etcd_server_is_leader", "Whether this member is the leader.", u8::from(metrics.is_leader));
@@ -94,7 +95,7 @@ fn server(page: &mut Page, own: &Own) {
         "Changes of the leader seen.",
         metrics.leader_changes,
     );
-    page.gauge("etcd_server_proposals_pending", "Proposals that wait.", metrics.proposals_pending);
+    page.gauge("etcd_server_proposals_pending", "Proposals that wait.", pending);
     page.gauge("etcd_server_proposals_committed_total", "Committed log index.", metrics.proposals_committed);
     page.gauge("etcd_server_proposals_applied_total", "Applied log index.", metrics.proposals_applied);
     page.counter("etcd_server_proposals_failed_total", "Proposals that failed.", metrics.proposals_failed);
