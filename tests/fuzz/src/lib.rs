@@ -1,25 +1,24 @@
 //! Throws changed inputs at every decoder that reads bytes from a client, from another member or from a disk.
 //!
-//! Of each decoder must hold, whatever it reads: it does not panic; it allocates no more than its target allows for an
-//! input of that length; what it took and encoded again, it takes and encodes to the same bytes. Runs are repeatable:
+//! Of each decoder must hold, whatever it reads: it does not panic; at no moment does it hold more memory than its target allows for
+//! an input of that length; what it took and encoded again, it takes and encodes to the same bytes. Runs are repeatable:
 //! a failure tells seed and input. Not here: which decoders there are (targets.rs), how inputs are changed (mutate.rs).
 
 pub mod mutate;
 pub mod targets;
 
-use std::alloc::System;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use peak_alloc::PeakAlloc;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 use crate::targets::{Target, Verdict};
 
-/// Counts what is allocated, in whatever program uses this crate.
+/// Knows what is allocated, in whatever program uses this crate.
 #[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 /// Inputs that were taken and are changed further, beside the samples.
 const CORPUS_MAX: usize = 256;
@@ -79,12 +78,13 @@ pub fn run(target: &Target, seed: u64, time: Duration) -> Result<Tally> {
 pub fn check(target: &Target, seed: u64, input: &[u8]) -> Result<Verdict> {
     let context =
         || format!("{} (seed {seed}), input of {} bytes: {}", target.name, input.len(), shown(input));
-    let region = Region::new(ALLOCATOR);
+    let before = ALLOCATOR.current_usage();
+    ALLOCATOR.reset_peak_usage();
     let verdict = catch_unwind(AssertUnwindSafe(|| target.decoder.read(input)));
-    let allocated = region.change().bytes_allocated;
+    let allocated = ALLOCATOR.peak_usage().saturating_sub(before);
     let Ok(verdict) = verdict else { bail!("panicked: {}", context()) };
     let allowed = target.allocation_bytes + input.len().saturating_mul(target.allocation_factor);
-    ensure!(allocated <= allowed, "allocated {allocated} bytes of {allowed} that are allowed: {}", context());
+    ensure!(allocated <= allowed, "holds {allocated} bytes of {allowed} that are allowed: {}", context());
     if let Verdict::Encoded(encoded) = &verdict {
         let again = catch_unwind(AssertUnwindSafe(|| target.decoder.read(encoded)));
         let Ok(again) = again else {

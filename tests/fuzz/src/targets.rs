@@ -48,7 +48,7 @@ pub struct Target {
     pub repair: Option<fn(&mut Vec<u8>)>,
     /// Whether inputs are text.
     pub is_text: bool,
-    /// For any input at all, in bytes.
+    /// For any input at all, in bytes; what it may hold at a time.
     pub allocation_bytes: usize,
     /// For each byte of the input. Texts of errors are in it, and what `check` encodes again.
     pub allocation_factor: usize,
@@ -63,7 +63,7 @@ impl Default for Target {
             repair: None,
             is_text: false,
             allocation_bytes: 64 << 10,
-            allocation_factor: 200,
+            allocation_factor: 16,
         }
     }
 }

@@ -56,6 +56,6 @@ fn each_kind_of_mistake_is_found() {
         }),
         "panicked",
     );
-    told(Decoder::Judges(|input| vec![0_u8; (input.len() + 100) << 10].len() > 1), "allocated");
+    told(Decoder::Judges(|input| vec![0_u8; (input.len() + 100) << 10].len() > 1), "holds");
     told(Decoder::Encodes(|input| Some(input.get(1..).unwrap_or_default().to_vec())), "encoded as");
 }

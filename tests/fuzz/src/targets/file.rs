@@ -20,7 +20,6 @@ pub(super) fn targets() -> Vec<Target> {
             repair: Some(|input| repair_meta_pages(input)),
             // A page may say that it has many pages behind it: they are read if the file has them.
             allocation_bytes: 1 << 20,
-            allocation_factor: 1000,
             ..base.clone()
         },
         Target {
@@ -34,7 +33,6 @@ pub(super) fn targets() -> Vec<Target> {
             decoder: Decoder::Judges(|input| with_file(input, store::fuzzing::config_file)),
             // The YAML reader's buffers.
             allocation_bytes: 1 << 20,
-            allocation_factor: 2000,
             ..text.clone()
         },
         Target {
@@ -46,7 +44,6 @@ pub(super) fn targets() -> Vec<Target> {
                 ]
             },
             decoder: Decoder::Judges(store::fuzzing::flags),
-            allocation_factor: 2000,
             ..text.clone()
         },
         Target {
@@ -65,7 +62,6 @@ pub(super) fn targets() -> Vec<Target> {
             name: "revocation list",
             samples: || revocation_list().into_iter().collect(),
             decoder: Decoder::Judges(|input| with_file(input, store::fuzzing::revocation_list)),
-            allocation_factor: 1000,
             ..base
         },
     ]

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Decoder, Target};
 
 pub(super) fn targets() -> Vec<Target> {
-    let base = Target { allocation_bytes: 1 << 20, allocation_factor: 2000, ..Target::default() };
+    let base = Target { allocation_bytes: 1 << 20, ..Target::default() };
     let text = Target { is_text: true, ..base.clone() };
     vec![
         Target {
