@@ -4,13 +4,14 @@
 //! `stranger` (no role), `reader` (may read the key k), `writer` (may write it), `both`, `root`. Whoever is not named
 //! must be refused with etcd's text for it; so must `forged`, whose token nobody gave him, and `elsewhere`, who has all
 //! rights on other keys. The rows run in order, with authentication on, through gRPC and through the JSON gateway.
+//! Meanwhile the members say all that they can say, and no password and no token may be in it.
 //! Invariant: an RPC without a row fails the test, so a new one is denied until somebody decided.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use prost_reflect::DescriptorPool;
+use anyhow::{Context as _, Result, ensure};
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use wire::{authpb, etcdserverpb as pb};
 
 use crate::{
@@ -33,10 +34,16 @@ const CALLERS: &[(&str, &str)] = &[
 const USERS: &[&str] = &["stranger", "elsewhere", "reader", "writer", "both", "root"];
 /// Has the form of a token, and names a place in the log that is there.
 const FORGED: &str = "ZYXWVUTSRQPONMLKJIHGFEDC.1";
+/// In every password, also in those of the rows, and in nothing else.
+const CANARY: &str = "canary";
 /// A stream that was let through and has nothing to say yet is silent.
 const SILENCE: Duration = Duration::from_secs(2);
 /// Packages whose services clients call.
 const PACKAGES: &[&str] = &["etcdserverpb", "v3lockpb", "v3electionpb", "grpc.health.v1"];
+
+fn password(user: &str) -> String {
+    format!("{CANARY}-of-{user}")
+}
 
 struct Row<'a> {
     method: &'a str,
@@ -113,31 +120,26 @@ pub fn unrouted() -> Result<BTreeSet<String>> {
     Ok(wrong)
 }
 
-/// How far a call came.
-#[derive(Debug)]
-enum Verdict {
-    /// Past authorization, to this answer.
-    Through(String),
-    /// Refused for who the caller is.
-    Denied,
-}
-
-/// Makes the users, runs all rows as everybody, and switches authentication off again. Through the gateway the same
-/// must come of it as through gRPC, and an RPC with two routes is asked through both.
+/// Makes the users, runs all rows as everybody, and looks for what was secret in what the members have written. Through
+/// the gateway the same must come of it as through gRPC, and an RPC with two routes is asked through both.
 pub async fn run(target: &Target, table: &str) -> Result<Vec<String>> {
     let mut matrix = Matrix::prepare(target).await?;
+    let mut secrets = vec![CANARY.to_owned(), FORGED.to_owned()];
     for row in rows(table)?.iter().filter(|row| holds_for(row.condition, target).unwrap_or(true)) {
         for (caller, judged_as) in CALLERS {
             // Rows change the users' revision, which makes tokens old.
             let metadata = match *caller {
                 "forged" => vec![("token", FORGED.to_owned())],
-                caller => login(target, caller).await.with_context(|| format!("{}: login", row.method))?,
+                caller => login(target, caller, &password(caller))
+                    .await
+                    .with_context(|| format!("{}: login", row.method))?,
             };
-            matrix.ask(row, caller, judged_as, &metadata).await?;
-            if target.is_ours {
-                matrix.ask_gateway(row, caller, judged_as, &metadata).await?;
-            }
+            secrets.extend(metadata.iter().map(|(_, token)| token.clone()));
+            matrix.ask_all(&Question { row, caller, judged_as, metadata: &metadata }).await?;
         }
+    }
+    if target.is_ours {
+        matrix.failures.extend(leaked(target, &secrets)?);
     }
     Ok(matrix.failures)
 }
@@ -147,10 +149,26 @@ pub async fn run(target: &Target, table: &str) -> Result<Vec<String>> {
 pub async fn run_certified(target: &Target, table: &str, user: &str) -> Result<Vec<String>> {
     let mut matrix = Matrix::prepare(target).await?;
     for row in rows(table)?.iter().filter(|row| holds_for(row.condition, target).unwrap_or(true)) {
-        matrix.ask(row, "certificate", user, &[]).await?;
-        matrix.ask_gateway(row, "certificate", "proxied", &[]).await?;
+        let question = Question { row, caller: "certificate", judged_as: user, metadata: &[] };
+        matrix.ask(&question).await?;
+        matrix.ask_gateway(&Question { judged_as: "proxied", ..question }).await?;
     }
     Ok(matrix.failures)
+}
+
+/// Which of these are in a member's log.
+fn leaked(target: &Target, secrets: &[String]) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for number in 0..target.cluster.size() {
+        let log = std::fs::read_to_string(target.cluster.log(number))?;
+        // The log of somebody who says nothing would prove nothing.
+        ensure!(log.lines().count() > 10, "m{} has hardly written anything", number + 1);
+        // Behind the dot of a token is a place in the log, which is no secret.
+        let secret = |secret: &String| secret.split('.').next().unwrap_or_default().to_owned();
+        let told = secrets.iter().map(secret).filter(|secret| log.contains(secret));
+        found.extend(told.map(|secret| format!("{secret} is in the log of m{}", number + 1)));
+    }
+    Ok(found)
 }
 
 struct Matrix<'a> {
@@ -160,6 +178,15 @@ struct Matrix<'a> {
     failures: Vec<String>,
 }
 
+/// One row, asked by one caller.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    row: &'a Row<'a>,
+    caller: &'a str,
+    judged_as: &'a str,
+    metadata: &'a [(&'static str, String)],
+}
+
 impl Matrix<'_> {
     async fn prepare(target: &Target) -> Result<Matrix<'_>> {
         let (pool, base) = (call::pool()?, target.clear().await?);
@@ -167,79 +194,82 @@ impl Matrix<'_> {
         Ok(Matrix { target, pool, base, failures: Vec::new() })
     }
 
-    async fn ask(
-        &mut self,
-        row: &Row<'_>,
-        caller: &str,
-        judged_as: &str,
-        metadata: &[(&'static str, String)],
-    ) -> Result<()> {
+    async fn ask_all(&mut self, question: &Question<'_>) -> Result<()> {
+        self.ask(question).await?;
+        if self.target.is_ours {
+            self.ask_gateway(question).await?;
+        }
+        Ok(())
+    }
+
+    /// The RPC of a row, and its request.
+    fn call(&self, row: &Row<'_>) -> Result<(MethodDescriptor, DynamicMessage)> {
         let method = call::method(&self.pool, row.method)?;
         let request = json::request(row.request, method.input(), self.base)?;
-        let answer = call::one(&self.target.transport, &method, request, metadata);
-        let verdict = match tokio::time::timeout(SILENCE, answer).await {
-            Err(_) => Verdict::Through("no answer came".to_owned()),
+        Ok((method, request))
+    }
+
+    async fn ask(&mut self, question: &Question<'_>) -> Result<()> {
+        let (method, request) = self.call(question.row)?;
+        let answer = call::one(&self.target.transport, &method, request, question.metadata);
+        let text = match tokio::time::timeout(SILENCE, answer).await {
+            Err(_) => None,
             // A watch is refused in an answer.
             Ok(Ok(message)) => {
                 let answer = json::answer(&message, self.base)?;
                 let reason =
                     answer.get("cancel_reason").and_then(|reason| reason.as_str()).unwrap_or_default();
-                verdict(judged_as, &format!("{reason:?}"))
+                Some(format!("{reason:?}"))
             }
-            Ok(Err(status)) => verdict(judged_as, &format!("{:?}: {}", status.code(), status.message())),
+            Ok(Err(status)) => Some(format!("{:?}: {}", status.code(), status.message())),
         };
-        self.judge(row, caller, judged_as, &verdict, "gRPC");
+        self.judge(question, "gRPC", text);
         Ok(())
     }
 
-    async fn ask_gateway(
-        &mut self,
-        row: &Row<'_>,
-        caller: &str,
-        judged_as: &str,
-        metadata: &[(&'static str, String)],
-    ) -> Result<()> {
-        let method = call::method(&self.pool, row.method)?;
-        let request = json::request(row.request, method.input(), self.base)?;
+    async fn ask_gateway(&mut self, question: &Question<'_>) -> Result<()> {
+        let (method, request) = self.call(question.row)?;
         let body = serde_json::to_string(&request)?;
         let full = format!("{}/{}", method.parent_service().full_name(), method.name());
         for (route, _) in routes().iter().filter(|(_, behind)| *behind == full) {
             let line = format!("POST /v3/{route} {body}");
-            let answer = http::ask(&self.target.url, self.target.tls.as_ref(), &line, metadata, true);
-            let verdict = match tokio::time::timeout(SILENCE, answer).await {
-                Err(_) => Verdict::Through("no answer came".to_owned()),
-                Ok(answer) => verdict(judged_as, &answer?.to_string()),
+            let target = self.target;
+            let answer = http::ask(&target.url, target.tls.as_ref(), &line, question.metadata, true);
+            let text = match tokio::time::timeout(SILENCE, answer).await {
+                Err(_) => None,
+                Ok(answer) => Some(answer?.to_string()),
             };
-            self.judge(row, caller, judged_as, &verdict, route);
+            self.judge(question, route, text);
         }
         Ok(())
     }
 
-    fn judge(&mut self, row: &Row<'_>, caller: &str, judged_as: &str, verdict: &Verdict, through: &str) {
+    /// `answer`: `None` if none came in time.
+    fn judge(&mut self, question: &Question<'_>, through: &str, answer: Option<String>) {
+        let Question { row, caller, judged_as, .. } = *question;
+        let denied = answer.as_ref().is_some_and(|answer| is_denied(judged_as, answer));
         // With a token that is none even what is for everybody may be refused.
         let open = judged_as == "forged" && row.allowed.contains(&"nobody");
-        let problem = match (row.allowed.contains(&judged_as), verdict) {
+        let problem = match (row.allowed.contains(&judged_as), denied) {
             _ if open => return,
-            (true, Verdict::Denied) => "was refused".to_owned(),
-            (false, Verdict::Through(answer)) => format!("came as far as {answer}"),
-            (true, Verdict::Through(_)) | (false, Verdict::Denied) => return,
+            (true, true) => "was refused".to_owned(),
+            (false, false) => format!("came as far as {}", answer.as_deref().unwrap_or("silence")),
+            (true, false) | (false, true) => return,
         };
         self.failures
             .push(format!("{} {} as {caller} through {through}: {problem}", row.method, row.request));
     }
 }
 
-fn verdict(judged_as: &str, answer: &str) -> Verdict {
+/// Whether it was refused for who the caller is.
+fn is_denied(judged_as: &str, answer: &str) -> bool {
     let denials: &[&str] = match judged_as {
         // etcd 3.5 has the latter for watches.
         "forged" => &["etcdserver: invalid auth token", "etcdserver: permission denied"],
         "proxied" => &["CommonName of client sending a request against gateway will be ignored"],
         _ => &["etcdserver: permission denied", "etcdserver: user name is empty"],
     };
-    match denials.iter().any(|text| answer.contains(text)) {
-        true => Verdict::Denied,
-        false => Verdict::Through(answer.to_owned()),
-    }
+    denials.iter().any(|text| answer.contains(text))
 }
 
 /// The key k on the lease 7, the users, and authentication.
@@ -262,7 +292,7 @@ async fn prepare(target: &Target) -> Result<()> {
     }
     auth.role_add(pb::AuthRoleAddRequest { name: "root".into() }).await?;
     for user in USERS {
-        let (name, password) = ((*user).to_owned(), (*user).to_owned());
+        let (name, password) = ((*user).to_owned(), password(user));
         auth.user_add(pb::AuthUserAddRequest { name, password, ..Default::default() }).await?;
         if *user != "stranger" {
             let grant = pb::AuthUserGrantRoleRequest { user: (*user).to_owned(), role: (*user).to_owned() };

@@ -226,7 +226,7 @@ impl Run<'_> {
                 Ok(Outcome::Nothing)
             }
             "as" => {
-                self.metadata = login(self.target, rest).await?;
+                self.metadata = login(self.target, rest, rest).await?;
                 Ok(Outcome::Nothing)
             }
             "with" => {
@@ -349,11 +349,15 @@ fn outcome(
 }
 
 /// Metadata that makes the calls those of a user.
-pub(crate) async fn login(target: &Target, user: &str) -> Result<Vec<(&'static str, String)>> {
+pub(crate) async fn login(
+    target: &Target,
+    user: &str,
+    password: &str,
+) -> Result<Vec<(&'static str, String)>> {
     if user == "nobody" {
         return Ok(Vec::new());
     }
-    let request = pb::AuthenticateRequest { name: user.to_owned(), password: user.to_owned() };
+    let request = pb::AuthenticateRequest { name: user.to_owned(), password: password.to_owned() };
     let answer = target.client.auth.clone().authenticate(request).await?.into_inner();
     Ok(vec![("token", answer.token)])
 }
@@ -370,7 +374,7 @@ async fn calm(target: &Target) {
     if !target.metadata().is_empty() {
         return; // authentication is on for all scripts
     }
-    let Ok(metadata) = login(target, "root").await else { return };
+    let Ok(metadata) = login(target, "root", "root").await else { return };
     let Ok(request) = with_metadata(pb::AuthDisableRequest {}, &metadata) else { return };
     // The next case says so if it did not work.
     drop(target.client.auth.clone().auth_disable(request).await);

@@ -194,7 +194,7 @@ fn every_rpc_has_a_route_of_the_gateway_or_a_reason_for_none() {
 
 #[tokio::test]
 async fn nobody_comes_further_than_the_table_says() {
-    let target = Target::start(1, FLAGS).await.unwrap();
+    let target = Target::start(1, &[FLAGS, &["--log-level=debug"]].concat()).await.unwrap();
     let failures = matrix::run(&target, MATRIX).await.unwrap();
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
