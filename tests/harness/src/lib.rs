@@ -12,6 +12,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The binary under test: `BINNACLE_BIN`, or the one that cargo built beside the running test.
 pub fn binary() -> Result<PathBuf> {
@@ -28,6 +29,13 @@ pub fn binary() -> Result<PathBuf> {
             bail!("no {candidates:?}: run `cargo build -p binnacle`, or name the program in BINNACLE_BIN")
         }
     }
+}
+
+/// Lets this process, and all that it starts, have as many files open as the system allows it; says how many.
+pub fn raise_open_files_max() -> Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
 /// `count` different ports of the loopback interface that were free a moment ago. They lie below those that the system

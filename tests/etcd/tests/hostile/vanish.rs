@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use harness::{certificates::Authority, etcd::EtcdTls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use wire::ClientTls;
+use wire::{Client, ClientTls, Transport};
 
-use crate::rig::{PATIENCE, Victim, frame};
+use crate::rig::{PATIENCE, Victim, frame, put};
+
+/// Twice as many as a member has under way at once.
+const HANDSHAKES: usize = 2000;
 
 async fn eventually_closed(victim: &Victim, open_before: usize) {
     let begin = Instant::now();
@@ -67,7 +70,8 @@ async fn handshakes_that_do_not_end_hold_up_nobody_and_are_given_up() {
     std::fs::write(&authority_path, authority.certificate_pem()).unwrap();
     let read = |path: &Path| Some(std::fs::read(path).unwrap());
     let trusting = ClientTls { ca_pem: read(&authority_path), ..ClientTls::default() };
-    let mut victim = Victim::start_with_tls(Some(&tls), Some(trusting), &[]).await;
+    harness::raise_open_files_max().unwrap();
+    let mut victim = Victim::start_with_tls(Some(&tls), Some(trusting.clone()), &[]).await;
     let open_before = victim.open_files();
     let beginnings: [&[u8]; 4] = [
         b"",
@@ -76,7 +80,7 @@ async fn handshakes_that_do_not_end_hold_up_nobody_and_are_given_up() {
         b"GET / HTTP/1.1\r\n",
     ];
     let mut sockets = Vec::new();
-    for number in 0..300 {
+    for number in 0..HANDSHAKES {
         let mut socket = TcpStream::connect(&victim.authority).await.unwrap();
         socket.write_all(beginnings[number % beginnings.len()]).await.unwrap();
         sockets.push(socket);
@@ -100,6 +104,10 @@ async fn handshakes_that_do_not_end_hold_up_nobody_and_are_given_up() {
         })
     });
     let drips: Vec<_> = drips.collect();
+    // Whoever comes now waits for a place, and gets one.
+    let late = Transport::connect(&victim.cluster.client_urls, Some(trusting), PATIENCE).unwrap();
+    let late = tokio::time::timeout(PATIENCE, Client::new(late).kv.put(put("late", "1"))).await;
+    late.expect("a handshake among many that do not end").unwrap();
     victim.is_well(300).await;
     for drip in drips {
         assert!(drip.await.unwrap(), "a handshake of one byte at a time was waited for");
