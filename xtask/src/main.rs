@@ -4,8 +4,10 @@
 
 mod figures;
 mod schema;
-mod simulation;
 mod soak;
+mod zoo;
+
+use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
@@ -24,8 +26,13 @@ enum Chore {
     Schema(schema::Arguments),
     /// Runs fault tests for hours, until the first violation.
     Soak(soak::Arguments),
-    /// Plants bugs, one after the other: the simulation must find each.
-    Zoo,
+    /// Plants bugs, one to a process: the simulation and the crash suites must find each.
+    Zoo(zoo::Arguments),
+}
+
+/// The one that runs this, or that built it.
+fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into())
 }
 
 fn main() -> anyhow::Result<()> {
@@ -33,6 +40,6 @@ fn main() -> anyhow::Result<()> {
         Chore::Figures(arguments) => figures::run(&arguments),
         Chore::Schema(arguments) => schema::run(&arguments),
         Chore::Soak(arguments) => soak::run(&arguments),
-        Chore::Zoo => simulation::zoo(),
+        Chore::Zoo(arguments) => zoo::run(&arguments),
     }
 }

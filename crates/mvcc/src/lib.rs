@@ -47,6 +47,11 @@ mod rows;
 mod saved;
 mod unflushed;
 
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
+
 pub use auth::{RoleView, UserView};
 pub use authorize::Operation;
 pub use check::{

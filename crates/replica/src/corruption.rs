@@ -18,6 +18,7 @@ use crate::codec::{Answer, Question};
 use crate::handle::Inner;
 use crate::metrics::Counters;
 use crate::peers::Peers;
+use crate::planted::{self, Bug};
 use crate::raft_types::Node;
 use crate::state::State;
 
@@ -113,7 +114,8 @@ fn judge(me: u64, own: HashKv, others: &[PeerHash], current: Option<(i64, i64)>)
         tracing::warn!(peer = format!("{member:x}"), reason = skipped, "skipped peer's hash");
     }
     if by_hash.len() == 1 && ahead.is_empty() {
-        return if compared == others.len() { Verdict::Equal } else { Verdict::Incomplete };
+        let is_whole = compared == others.len() || planted::is(Bug::NotComparedIsEqual);
+        return if is_whole { Verdict::Equal } else { Verdict::Incomplete };
     }
     let members = others.len() + 1;
     let quorum = members / 2 + 1;

@@ -61,6 +61,8 @@ pub enum Bug {
     ReplaysUncommitted,
     /// Z3: defragmentation writes a copy, which gets the state file's name before its content is on disk.
     DefragmentedNotSynced,
+    /// Z17: members that could not be compared count as equal.
+    NotComparedIsEqual,
 }
 
 #[cfg(any(test, feature = "planted"))]
@@ -84,6 +86,9 @@ pub(crate) fn is(bug: Bug) -> bool {
 pub(crate) const fn is(_bug: Bug) -> bool {
     false
 }
+
+#[cfg(all(feature = "planted", not(debug_assertions)))]
+compile_error!("bugs are planted for tests, never in a release build");
 
 /// What the crash suite must find within `DISK_BUG_STATES_MAX` states, and a seed that is quick to find it.
 #[cfg(any(test, feature = "planted"))]

@@ -39,3 +39,6 @@ pub(crate) fn is(bug: Bug) -> bool {
 pub(crate) const fn is(_bug: Bug) -> bool {
     false
 }
+
+#[cfg(all(feature = "planted", not(debug_assertions)))]
+compile_error!("bugs are planted for tests, never in a release build");

@@ -45,6 +45,9 @@ pub(crate) const fn is(_bug: Bug) -> bool {
     false
 }
 
+#[cfg(all(feature = "planted", not(debug_assertions)))]
+compile_error!("bugs are planted for tests, never in a release build");
+
 /// From here on this thread has the bug, or none.
 #[cfg(feature = "planted")]
 pub fn plant(bug: Option<Bug>) {

@@ -177,6 +177,9 @@ fn batches(log: &Log, batches: &[Batch]) -> Result<(), String> {
             return Err(format!("happened in parts, at revisions {at:?}: {batch:?}"));
         }
         let happened = at.first().copied().flatten();
+        if batch.refused && happened.is_some() {
+            return Err(format!("refused, but happened at {happened:?}: {batch:?}"));
+        }
         if !batch.puts.is_empty() && batch.done.is_some() && happened != batch.done {
             return Err(format!("acknowledged, but happened at {happened:?}: {batch:?}"));
         }
@@ -234,6 +237,45 @@ fn leases(log: &Log, operations: &[Operation], leases: &[Held], drift: &Drift) -
         }
     }
     Ok(())
+}
+
+/// A comparison of what all members hold passes only if all of them could be asked (Z17).
+#[derive(Default)]
+pub(crate) struct Comparisons {
+    /// Of each member and life: how many comparisons had ended, and who could be asked since.
+    since: BTreeMap<(usize, u64), (Compared, BTreeSet<usize>)>,
+}
+
+/// How many comparisons of a member's life have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Compared {
+    pub passed: u64,
+    /// Not every member could be asked.
+    pub incomplete: u64,
+}
+
+impl Comparisons {
+    /// `answering`: the members that could be asked now, of `members` in the list.
+    pub(crate) fn look(
+        &mut self,
+        (member, life): (usize, u64),
+        now: Compared,
+        answering: &BTreeSet<usize>,
+        members: usize,
+    ) -> Result<(), String> {
+        let (before, asked) = self.since.entry((member, life)).or_default();
+        asked.extend(answering);
+        if now.passed > before.passed && asked.len() < members {
+            return Err(format!(
+                "member {member} says that all {members} members hold the same, but only {asked:?} could be asked since its \
+                 last comparison"
+            ));
+        }
+        if now != *before {
+            (*before, *asked) = (now, answering.clone());
+        }
+        Ok(())
+    }
 }
 
 /// What members say of themselves while they run, looked at again and again.

@@ -26,7 +26,7 @@ mod workload;
 pub use clocks::Clocks;
 pub use member::Settings;
 pub use operator::Changes;
-pub use plan::{Area, Fault, Kind, Plan, Target};
+pub use plan::{Area, Fault, Kind, Plan, Target, alike};
 pub use run::{Failure, Keep, Report, run, run_after};
 pub use shrink::{Shrunk, shrink};
 pub use workload::Load;

@@ -33,6 +33,12 @@ pub(crate) fn lose(links: &mut Links, from: usize, to: usize) {
     link.lost[direction] = true;
 }
 
+/// Whether a question and its answer get through.
+pub(crate) fn are_open(links: &Links, one: usize, other: usize) -> bool {
+    let link = links.get(&(one.min(other), one.max(other)));
+    link.is_none_or(|link| !link.held && link.lost == [false; 2])
+}
+
 /// Makes the network what `wanted` says.
 pub(crate) fn set(sim: &Sim<'_>, members: usize, latency_ms_max: u64, current: &mut Links, wanted: Links) {
     let name = |number: usize| if number == members { CLIENTS.to_owned() } else { host(number) };

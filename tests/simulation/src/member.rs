@@ -34,6 +34,8 @@ pub struct Settings {
     /// Few make watch streams read history.
     pub watch_inbox_entries_max: usize,
     pub state_sync_interval_ms: u64,
+    /// How often the leader compares what all members hold.
+    pub compare_interval_ms: Option<u64>,
 }
 
 pub(crate) struct Machine {
@@ -197,6 +199,7 @@ impl Machine {
         config.log_segment_size_bytes = settings.log_segment_size_bytes;
         config.watch_inbox_entries_max = settings.watch_inbox_entries_max;
         config.state_sync_interval = Duration::from_millis(settings.state_sync_interval_ms);
+        config.operations.corrupt_check_interval = settings.compare_interval_ms.map(Duration::from_millis);
         config.watch_progress_interval = Duration::from_secs(2);
         config
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use faults::history::{Entry, Key, Value};
 use faults::log::Change;
 use tokio::time::Instant;
+use tonic::Code;
 use wal::sim_disk::crash::Random;
 use wire::etcdserverpb as pb;
 use wire::etcdserverpb::kv_client::KvClient;
@@ -43,6 +44,8 @@ pub(crate) struct Batch {
     pub deletes: Vec<Key>,
     /// `None`: unknown, or without effect.
     pub done: Option<i64>,
+    /// Its answer was that it cannot be.
+    pub refused: bool,
 }
 
 /// Watches through one member after the other until the load ends.
@@ -162,6 +165,7 @@ pub(crate) async fn batcher(number: usize, member: usize, seed: u64, shared: Arc
         };
         let (request, mut batch) = asked;
         let answer = tokio::time::timeout(timeout, kv.txn(request)).await;
+        batch.refused = matches!(&answer, Ok(Err(status)) if status.code() == Code::OutOfRange);
         if let Ok(Ok(answer)) = answer {
             let answer = answer.into_inner();
             match revision(answer.header.as_ref()) {
@@ -196,11 +200,11 @@ fn read(count: u32) -> (pb::TxnRequest, Batch) {
         pb::request_op::Request::RequestRange(pb::RangeRequest { key: key_bytes(key), ..Default::default() })
     };
     let request = transaction((BATCH_KEYS..BATCH_KEYS + count).map(get).collect());
-    (request, Batch { puts: Vec::new(), deletes: Vec::new(), done: None })
+    (request, Batch { puts: Vec::new(), deletes: Vec::new(), done: None, refused: false })
 }
 
 fn write(random: &mut Random, count: u32, shared: &Shared) -> (pb::TxnRequest, Batch) {
-    let mut batch = Batch { puts: Vec::new(), deletes: Vec::new(), done: None };
+    let mut batch = Batch { puts: Vec::new(), deletes: Vec::new(), done: None, refused: false };
     let deletes_of_ten = [0, 3, 10][random.below(3) as usize];
     let mut operations = Vec::new();
     for key in BATCH_KEYS..BATCH_KEYS + count {
@@ -216,7 +220,18 @@ fn write(random: &mut Random, count: u32, shared: &Shared) -> (pb::TxnRequest, B
             operations.push(pb::request_op::Request::RequestPut(put));
         }
     }
+    if shared.load.refusals && random.below(3) == 0 {
+        operations.insert(operations.len() / 2, unreadable(shared));
+    }
     (transaction(operations), batch)
+}
+
+/// A read at a revision that is compacted, or still to come: it refuses all of its transaction.
+fn unreadable(shared: &Shared) -> pb::request_op::Request {
+    let (compacted, last) = shared.compacted_and_last();
+    let revision = if compacted > 1 { compacted - 1 } else { last + 1_000_000 };
+    let key = key_bytes(BATCH_KEYS);
+    pb::request_op::Request::RequestRange(pb::RangeRequest { key, revision, ..Default::default() })
 }
 
 fn reads(

@@ -129,6 +129,7 @@ impl Plan {
             log_segment_size_bytes: (16 + random.below(112)) << 10,
             watch_inbox_entries_max: [1, 8, 4_096][random.below(3) as usize],
             state_sync_interval_ms: [100, 1_000][random.below(2) as usize],
+            compare_interval_ms: None,
         };
         let load = Load {
             clients: 3 + random.below(6) as usize,
@@ -141,6 +142,7 @@ impl Plan {
             short_lives: random.below(5) == 0,
             observers: random.below(4) as usize,
             batches: random.below(2) == 0,
+            refusals: false,
         };
         let latency_ms_max = [2, 5, 20][random.below(3) as usize];
         let length_ms = 4_000 + random.below(4_000);
@@ -161,6 +163,8 @@ impl Plan {
         faults.sort_by_key(|fault| fault.at_ms);
         let mut plan = Plan { seed, settings, load, latency_ms_max, length_ms, faults, changes, clocks };
         scenarios::aim(&mut plan);
+        refusals(&mut plan);
+        comparisons(&mut plan);
         plan
     }
 
@@ -242,6 +246,33 @@ fn clocks(seed: u64, members: usize, length_ms: u64, faults: &mut Vec<Fault>) ->
         faults.push(Fault { at_ms, lasts_ms: 0, kind: Kind::ClockJump(target, jump_ms) });
     }
     Some(clocks)
+}
+
+/// A quarter of the newer seeds has transactions that are refused in the middle.
+fn refusals(plan: &mut Plan) {
+    if plan.seed > OLDER_SEEDS && plan.seed % 4 == 1 {
+        (plan.load.batches, plan.load.refusals) = (true, true);
+    }
+}
+
+/// In an eighth of them the leader compares what the members hold, unless disks make them differ.
+fn comparisons(plan: &mut Plan) {
+    if plan.seed > OLDER_SEEDS && plan.seed % 8 == 3 && !plan.damages_states() {
+        plan.settings.compare_interval_ms = Some(500);
+    }
+}
+
+/// Other seeds with the same kind of plan, a few dozen at least: what one of them finds another one is likely to find.
+pub fn alike(seed: u64) -> impl Iterator<Item = u64> {
+    let kind = |seed| {
+        let Plan { settings, load, changes, .. } = Plan::draw(seed);
+        let extras = (load.refusals, settings.compare_interval_ms, changes.is_some());
+        // What an aimed seed means is the same for all of them.
+        let scenario = scenarios::of(seed);
+        (scenario, scenario.is_none() && seed > OLDER_SEEDS, extras)
+    };
+    let wanted = kind(seed);
+    (1..10_000).filter(move |other| *other != seed && kind(*other) == wanted)
 }
 
 /// One member is cut off, then another is struck, then a third is cut off while the first comes back: who was behind

@@ -22,7 +22,7 @@ use wal::sim_disk::crash::Random;
 
 use crate::caretaker;
 use crate::chance;
-use crate::checks::Invariants;
+use crate::checks::{Comparisons, Invariants};
 use crate::links::{CLIENTS, Links};
 use crate::member::{self, Machine, host};
 use crate::operator;
@@ -115,6 +115,7 @@ struct Run {
     sim: Sim<'static>,
     random: Random,
     invariants: Invariants,
+    comparisons: Comparisons,
     logs: Logs,
     links: Links,
     active: Vec<Active>,
@@ -188,6 +189,7 @@ impl Run {
             sim,
             random,
             invariants: Invariants::default(),
+            comparisons: Comparisons::default(),
             logs: Logs::default(),
             links: Links::new(),
             active: Vec::new(),

@@ -9,7 +9,7 @@ use wal::sim_disk::crash::Random;
 use crate::plan::{Fault, Kind, Plan, Target};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scenario {
+pub(crate) enum Scenario {
     /// An election while disks are slow; voters end in the middle of it and are back at once.
     SlowElection,
     /// A follower at the end of a long line, of which clients read.
@@ -33,13 +33,23 @@ const SCENARIOS: [Scenario; 6] = [
     Scenario::FailingDisk,
 ];
 
+/// What a seed dwells on.
+pub(crate) fn of(seed: u64) -> Option<Scenario> {
+    drawn(seed).map(|(scenario, _)| scenario)
+}
+
+fn drawn(seed: u64) -> Option<(Scenario, Random)> {
+    if !matches!(seed % 6, 0 | 5) {
+        return None;
+    }
+    let mut random = Random(seed ^ 0xa11ed);
+    let scenario = SCENARIOS[random.below(SCENARIOS.len() as u64) as usize];
+    Some((scenario, random))
+}
+
 /// Makes the plan of an aimed seed one of a single scenario.
 pub(crate) fn aim(plan: &mut Plan) {
-    if !matches!(plan.seed % 6, 0 | 5) {
-        return;
-    }
-    let mut random = Random(plan.seed ^ 0xa11ed);
-    let scenario = SCENARIOS[random.below(SCENARIOS.len() as u64) as usize];
+    let Some((scenario, mut random)) = drawn(plan.seed) else { return };
     plan.changes = None;
     plan.length_ms = match scenario {
         Scenario::FarFollower | Scenario::CrashLoop => 4_000,

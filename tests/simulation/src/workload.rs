@@ -44,6 +44,8 @@ pub struct Load {
     pub observers: usize,
     /// Transactions of many keys.
     pub batches: bool,
+    /// Of which some are refused because of one of their operations.
+    pub refusals: bool,
 }
 
 /// Begins everything that one host of clients does, and waits for ever: the run says when it is over.

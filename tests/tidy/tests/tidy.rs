@@ -131,6 +131,23 @@ fn only_the_simulation_and_the_crash_suite_ask_for_planted_bugs() {
     report(&problems);
 }
 
+/// Whatever is asked for on a command line: without debug assertions they do not compile.
+#[test]
+fn planted_bugs_cannot_be_in_a_release_build() {
+    let refuses = "#[cfg(all(feature = \"planted\", not(debug_assertions)))]\ncompile_error!";
+    let release = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(!release.contains("debug-assertions"), "a profile may turn them on");
+    let mut problems = Vec::new();
+    for path in tracked("Cargo.toml") {
+        let owns = fs::read_to_string(&path).unwrap().lines().any(|line| line == "planted = []");
+        let source = path.with_file_name("src").join("planted.rs");
+        if owns && !fs::read_to_string(source).is_ok_and(|source| source.contains(refuses)) {
+            problems.push(format!("{} lets planted bugs into a release build", relative(&path)));
+        }
+    }
+    report(&problems);
+}
+
 #[test]
 fn the_architecture_page_draws_every_arrow() {
     let page = fs::read_to_string(root().join("docs/architecture.md")).unwrap();

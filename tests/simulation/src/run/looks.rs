@@ -3,7 +3,8 @@
 //! Not here: what must hold of it (checks.rs, raft_checks.rs).
 
 use super::Run;
-use crate::checks::Look;
+use crate::checks::{Compared, Look};
+use crate::links;
 use crate::raft_checks::{self, Seen};
 
 /// To all others together: heartbeats, appends, questions and reads each have their own pauses.
@@ -60,6 +61,27 @@ impl Run {
             })?;
         }
         self.tell_losses();
+        self.compared()?;
         self.logs.look(&seen)
+    }
+
+    /// What members say of their comparisons with all others.
+    fn compared(&mut self) -> Result<(), String> {
+        if self.plan.settings.compare_interval_ms.is_none() {
+            return Ok(());
+        }
+        let members = self.present();
+        for member in &members {
+            let machine = &self.machines[*member];
+            let Some(metrics) = machine.handle().map(|handle| handle.metrics()) else { continue };
+            let (passed, incomplete) =
+                (metrics.corruption_checks_passed, metrics.corruption_checks_incomplete);
+            let answers =
+                |other: &usize| !self.is_down(*other) && links::are_open(&self.links, *member, *other);
+            let asked = members.iter().copied().filter(answers).collect();
+            let now = Compared { passed, incomplete };
+            self.comparisons.look((*member, machine.lives()), now, &asked, members.len())?;
+        }
+        Ok(())
     }
 }
