@@ -23,17 +23,21 @@
 //! others that each majority has one of them, and then to none of an earlier term (`Floor`).
 //!
 //! **First starts.** An empty directory in a new cluster may also be an emptied one whose cluster is not up yet. It votes
-//! once a majority, itself included, is known to have nothing but the first entry. If another member has more, this one
-//! counts as emptied, even if it never ran: it loses nothing by that but a moment.
+//! once a majority, itself included, is known to have nothing but the first entry; in a term that one of them has seen it
+//! votes for nobody, because it may have led it, or voted in it, before it was emptied. If another member has more, this
+//! one counts as emptied, even if it never ran: it loses nothing by that but a moment.
 //!
 //! It may be one that starts late, while a founder is down: then it waits as an emptied one does, because nothing in an empty
 //! directory tells the two apart, and to follow the leader that it sees might be to desert a later one that it elected.
 //!
 //! Not covered: members that forget at the same time are failures like any other, and a majority of them is one too many.
-//! An emptied member counts itself among those that have nothing. If all were down, and enough of those that come back
-//! first never had more than the first entry, they and it begin anew, without what it once had acknowledged to the
-//! others. Before a whole cluster is started again, no directory of it may have been emptied.
+//! An emptied member counts itself among those that have nothing. If those that it hears when it comes back never had more
+//! than the first entry, and those that have more are down or cut off from it, they and it begin anew, without what it once
+//! had acknowledged to the others. To hear all would cost a new cluster its first start whenever one member is missing.
+//! Before a member with an empty directory is started, enough of the others must be up; when a whole cluster is started
+//! again, no directory of it may have been emptied.
 //! A vote for a candidate that was under way when the directory was emptied, in clusters of four and more.
+//! `tests/models/tests/quarantine.rs` tries all of this on three members, and each part of the rule left out.
 //! Not here: what a damaged log looks like (wal), refusing calls (peers/server.rs).
 
 use std::collections::BTreeMap;
@@ -50,6 +54,7 @@ use crate::codec::Standing;
 use crate::config::{Config, Member};
 use crate::handle::Inner;
 use crate::peers::{Discovered, Stranger, discover};
+use crate::raft_types::{Vote, VoteRequest, log_id};
 use crate::watchdog;
 
 /// How long a fresh member looks for others before it opens its port. A refused connection answers at once, so only a
@@ -116,26 +121,38 @@ impl Floor {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FirstStart {
-    /// A majority of the new cluster has nothing yet.
-    New,
+    /// A majority of the new cluster has nothing yet; the highest term that one of them has seen.
+    New {
+        term: u64,
+    },
     /// Somebody has more than the first entry.
     HasHistory,
     Unknown,
 }
 
-/// `others`: last index and standing of those who answered.
-fn judge(voters: usize, others: &[(u64, Standing)]) -> FirstStart {
-    if others.iter().any(|(last_index, standing)| *last_index > 0 || *standing == Standing::Quarantined) {
+/// What another says: last index, standing, term.
+type Said = (u64, Standing, Option<u64>);
+
+fn judge(voters: usize, others: &[Said]) -> FirstStart {
+    if others.iter().any(|(last_index, standing, _)| *last_index > 0 || *standing == Standing::Quarantined) {
         return FirstStart::HasHistory;
     }
-    if others.len() + 1 > voters / 2 { FirstStart::New } else { FirstStart::Unknown }
+    let term = others.iter().filter_map(|(.., term)| *term).max().unwrap_or(0);
+    if others.len() + 1 > voters / 2 { FirstStart::New { term } } else { FirstStart::Unknown }
 }
 
-/// What the others say before this member opens its port.
+/// What the others say before this member opens its port. Where a term was seen, raft must run before it can be judged.
 pub(crate) async fn first_start(config: &Config) -> FirstStart {
     let heard = hear(config, voters(&config.initial_members)).await;
-    let said: Vec<(u64, Standing)> = heard.iter().map(|said| (said.last_index, said.standing)).collect();
-    judge(voters(&config.initial_members).count(), &said)
+    let said: Vec<Said> = heard.iter().map(said).collect();
+    match judge(voters(&config.initial_members).count(), &said) {
+        FirstStart::New { term: 1.. } => FirstStart::Unknown,
+        judged => judged,
+    }
+}
+
+fn said(found: &Discovered) -> Said {
+    (found.last_index, found.standing, found.term)
 }
 
 /// What those of `members` who run say, without this one and members of other clusters.
@@ -172,8 +189,15 @@ pub(crate) async fn run(inner: Arc<Inner>, shutdown: CancellationToken) {
 }
 
 async fn end(inner: &Inner, reason: Reason) {
-    let is_new = reason == Reason::FirstStart && is_new_cluster(inner).await;
-    if is_new {
+    let seen = if reason == Reason::FirstStart { new_cluster_since(inner).await } else { None };
+    let is_new = seen.is_some();
+    if let Some(term) = seen {
+        if term > 0
+            && let Err(error) = spend_vote(inner, term).await
+        {
+            tracing::error!(%error, "spend the vote of a former life");
+            return;
+        }
         inner.floor.set(0);
     } else {
         if !inner.floor.is_known() {
@@ -204,8 +228,18 @@ async fn end(inner: &Inner, reason: Reason) {
     }
 }
 
-/// Answers when it is known.
-async fn is_new_cluster(inner: &Inner) -> bool {
+/// Takes this member to the term, and gives its vote there to nobody: in a former life it may have given it to somebody, or
+/// led the term with entries that nobody got.
+async fn spend_vote(inner: &Inner, term: u64) -> Result<(), String> {
+    let nobody = VoteRequest::new(Vote::new(term, u64::MAX), Some(log_id(term, u64::MAX)));
+    let answer = inner.raft.vote(nobody).await.map_err(|error| error.to_string())?;
+    // If it was not granted, this member is in a later term already.
+    tracing::info!(term, vote = %answer.vote, "the others have seen a term: no vote in it");
+    Ok(())
+}
+
+/// Answers when it is known: the highest term that the others have seen, or `None` if somebody has a history.
+async fn new_cluster_since(inner: &Inner) -> Option<u64> {
     let members = &inner.config.initial_members;
     let voters: Vec<&Member> = voters(members).collect();
     let mut circle = Circle::new(inner, "whether the cluster is new, or this member's directory was emptied");
@@ -214,14 +248,12 @@ async fn is_new_cluster(inner: &Inner) -> bool {
     }
     loop {
         if inner.last_index() > 0 {
-            return false;
+            return None;
         }
-        let said = circle.ask().await;
-        let others: Vec<(u64, Standing)> =
-            said.values().map(|said| (said.last_index, said.standing)).collect();
+        let others: Vec<Said> = circle.ask().await.values().map(said).collect();
         match judge(voters.len(), &others) {
-            FirstStart::New => return true,
-            FirstStart::HasHistory => return false,
+            FirstStart::New { term } => return Some(term),
+            FirstStart::HasHistory => return None,
             FirstStart::Unknown => circle.pause().await,
         }
     }
@@ -370,18 +402,20 @@ mod tests {
     #[test]
     fn only_a_majority_without_a_history_makes_a_new_cluster() {
         use FirstStart::{HasHistory, New, Unknown};
-        let new = (0, Standing::FirstStart);
+        let new = (0, Standing::FirstStart, None);
+        let none_seen = New { term: 0 };
         for (voters, others, expected) in [
-            (1, vec![], New),
+            (1, vec![], none_seen),
             (3, vec![], Unknown),
-            (3, vec![new], New),
-            (3, vec![(0, Standing::Votes)], New),
-            (3, vec![new, (1, Standing::Votes)], HasHistory),
-            (3, vec![(0, Standing::Quarantined)], HasHistory),
+            (3, vec![new], none_seen),
+            (3, vec![(0, Standing::Votes, Some(0))], none_seen),
+            (3, vec![(0, Standing::Votes, Some(2)), new], New { term: 2 }),
+            (3, vec![new, (1, Standing::Votes, Some(1))], HasHistory),
+            (3, vec![(0, Standing::Quarantined, None)], HasHistory),
             (5, vec![new], Unknown),
-            (5, vec![new, new], New),
+            (5, vec![new, new], none_seen),
             (4, vec![new], Unknown),
-            (4, vec![new, new], New),
+            (4, vec![new, new], none_seen),
         ] {
             assert_eq!(judge(voters, &others), expected, "{voters} voters, {others:?}");
         }
