@@ -325,7 +325,7 @@ impl Store {
         self.pinned(records, txn)
     }
 
-    /// Answers a transaction for which `Txn::is_read_only` holds, all of it at once.
+    /// Answers a transaction for which `Txn::is_read_only` holds, all of it at once: for what is known to be small.
     pub fn read_txn(&self, records: &dyn Records, txn: &Txn) -> Result<TxnReply, RangeError> {
         self.run_read_txn(records, txn)
     }

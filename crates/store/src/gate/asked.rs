@@ -173,14 +173,6 @@ impl Authorized<ReadTxn> {
     pub(crate) fn part(&self, query: RangeQuery) -> Authorized<RangeQuery> {
         Authorized { handle: self.handle.clone(), caller: self.caller.clone(), asked: query }
     }
-
-    /// The store's revision and the answer.
-    pub(crate) fn read(&self) -> Result<(i64, TxnReply), Status> {
-        self.look(|asked, store, records| {
-            let reply = store.read_txn(records, &asked.0).map_err(status::range)?;
-            Ok((store.revision(), reply))
-        })
-    }
 }
 
 impl Authorized<WatchRange> {
