@@ -4,7 +4,7 @@ use bytes::Bytes;
 use mvcc::{
     AlarmAction, AlarmCommand, AlarmKind, AlarmMember, ApplyError, AuthCommand, AuthError, Caller, Command,
     HashKv, KeyRange, KeyValue, Operation, RangeCursor, RangeError, RangeQuery, RangeReply, ReadPlan,
-    Records, Reply, RoleView, Store, TokenDigest, Txn, TxnReply, UserView,
+    Records, Reply, RoleView, Store, TokenDigest, Txn, UserView,
 };
 use replica::{Handle, LeaseRemaining, Member};
 use tonic::Status;
