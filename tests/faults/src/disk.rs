@@ -1,7 +1,7 @@
 //! A file system of its own for each member, on a loop device, so that power can be cut and the disk can be full.
 //!
 //! Invariants: power is cut by shutting the file system down without flushing its journal, so exactly what was synced
-//! is there after the next mount; mounts live in the harness's own mount namespace and go with it.
+//! is there after the next mount; a copy of a disk is what was on it at one moment; mounts live in the harness's own mount namespace and go with it.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -20,15 +20,64 @@ const SIZE: &str = "320M";
 const SHUTDOWN: &str = "import fcntl,os,struct,sys;\
                         fcntl.ioctl(os.open(sys.argv[1],os.O_RDONLY),0x8004587d,struct.pack('I',2))";
 
+/// Of the disk that holds the images of disks, which only uses what is written.
+const IMAGES_SIZE: &str = "8G";
+
 #[derive(Debug)]
 pub struct Disks {
     dir: PathBuf,
+    /// Where the images of the disks lie.
+    images: PathBuf,
+}
+
+/// What was on a member's disk at one moment, mounted; it goes with this.
+#[derive(Debug)]
+pub struct DiskCopy {
+    image: PathBuf,
+    home: PathBuf,
+}
+
+impl DiskCopy {
+    /// Where the member's directory lies in it.
+    pub fn data(&self) -> PathBuf {
+        self.home.join("data")
+    }
+}
+
+impl Drop for DiskCopy {
+    fn drop(&mut self) {
+        drop(sh(&["umount", "-l", &self.home.display().to_string()])); // gone with the namespace otherwise
+        drop(fs::remove_file(&self.image));
+    }
+}
+
+/// Whether a file can be copied at one moment, while it is written to.
+pub fn can_copy() -> bool {
+    let Ok(dir) = tempfile::tempdir() else { return false };
+    let Ok(images) = mount_images(dir.path()) else { return false };
+    let (one, other) = (images.join("one").display().to_string(), images.join("other").display().to_string());
+    let copied =
+        sh(&["truncate", "-s", "1M", &one]).and_then(|_| sh(&["cp", "--reflink=always", &one, &other]));
+    drop(sh(&["umount", "-l", &images.display().to_string()]));
+    copied.is_ok()
+}
+
+/// A file system that copies a file by sharing its blocks.
+fn mount_images(dir: &Path) -> Result<PathBuf> {
+    let (image, images) = (dir.join("images.img").display().to_string(), dir.join("images"));
+    sh(&["truncate", "-s", IMAGES_SIZE, &image])?;
+    sh(&["mkfs.xfs", "-q", "-f", "-m", "reflink=1", &image])?;
+    fs::create_dir_all(&images)?;
+    sh(&["mount", "-o", "loop", &image, &images.display().to_string()])?;
+    Ok(images)
 }
 
 impl Disks {
-    /// Makes and mounts the disks of `members` members; every second is xfs where that can be made.
-    pub fn build(dir: &Path, members: usize) -> Result<Disks> {
-        let disks = Disks { dir: dir.to_owned() };
+    /// Makes and mounts the disks of `members` members, so that they can be copied where that is asked for; every
+    /// second is xfs where that can be made.
+    pub fn build(dir: &Path, members: usize, copied: bool) -> Result<Disks> {
+        let images = if copied { mount_images(dir)? } else { dir.to_owned() };
+        let disks = Disks { dir: dir.to_owned(), images };
         let xfs = sh(&["sh", "-c", "command -v mkfs.xfs"]).is_ok();
         for member in 0..members {
             let image = disks.image(member);
@@ -45,7 +94,7 @@ impl Disks {
     }
 
     fn image(&self, member: usize) -> String {
-        self.dir.join(format!("m{}.img", member + 1)).display().to_string()
+        self.images.join(format!("m{}.img", member + 1)).display().to_string()
     }
 
     fn home(&self, member: usize) -> PathBuf {
@@ -58,6 +107,20 @@ impl Disks {
         sh(&["mount", "-o", "loop,commit=60", "-t", "ext4", &image, &home])
             .or_else(|_| sh(&["mount", "-o", "loop", &image, &home]))
             .map(drop)
+    }
+
+    /// A copy of the member's disk as it is now, whatever the member does. What it does not hold was not synced.
+    pub fn copy(&self, member: usize, number: u64) -> Result<DiskCopy> {
+        let name = format!("copy-{number}-m{}", member + 1);
+        let copy = DiskCopy { image: self.images.join(format!("{name}.img")), home: self.dir.join(&name) };
+        let (image, home) = (copy.image.display().to_string(), copy.home.display().to_string());
+        sh(&["cp", "--reflink=always", &self.image(member), &image])?;
+        fs::create_dir_all(&copy.home)?;
+        // The names of the two would be the same, which xfs takes for a mistake.
+        sh(&["mount", "-o", "loop,nouuid", "-t", "xfs", &image, &home])
+            .or_else(|_| sh(&["mount", "-o", "loop", &image, &home]))?;
+        free(&copy.home)?;
+        Ok(copy)
     }
 
     /// From now on the member's file system fails every write; what was not synced is lost. Verified by a write.
@@ -90,7 +153,7 @@ impl Disks {
             number += 1;
         }
         let refused = use_up(&home.join("fill-last")).err();
-        let files = self.fillers(member)?;
+        let files = fillers(&home)?;
         let blocks = files.iter().filter_map(|path| Some(path.metadata().ok()?.blocks()));
         let taken = 512 * blocks.sum::<u64>();
         match refused {
@@ -99,19 +162,23 @@ impl Disks {
         }
     }
 
-    fn fillers(&self, member: usize) -> Result<Vec<PathBuf>> {
-        let entries = fs::read_dir(self.home(member))?.filter_map(|entry| Some(entry.ok()?.path()));
-        let is_filler =
-            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("fill-"));
-        Ok(entries.filter(is_filler).collect())
-    }
-
     pub fn free(&self, member: usize) -> Result<()> {
-        for path in self.fillers(member)? {
-            fs::remove_file(path)?;
-        }
-        Ok(())
+        free(&self.home(member))
     }
+}
+
+fn fillers(home: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(home)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let is_filler =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("fill-"));
+    Ok(entries.filter(is_filler).collect())
+}
+
+fn free(home: &Path) -> Result<()> {
+    for path in fillers(home)? {
+        fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
 impl Drop for Disks {
@@ -122,6 +189,9 @@ impl Drop for Disks {
                 break;
             }
             drop(sh(&["umount", "-l", &home.display().to_string()])); // gone with the namespace otherwise
+        }
+        if self.images != self.dir {
+            drop(sh(&["umount", "-l", &self.images.display().to_string()]));
         }
     }
 }

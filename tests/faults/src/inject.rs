@@ -26,14 +26,17 @@ use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 pub use self::clocks::{DRIFT, can_fake_time};
 pub use self::disks::tracer;
 use self::limits::Limited;
+use self::processes::{Lacked, NO_SPACE};
 use crate::background::Background;
 use crate::delay::Delayer;
 use crate::disk::{self, Disks};
 use crate::groups::Group;
+use crate::images::Image;
 use crate::network::{Network, Rules};
 use crate::record::{Finding, Injected};
 use crate::schedule::{Fault, Kind, Seizes, Target};
@@ -46,8 +49,8 @@ const POLL: Duration = Duration::from_millis(200);
 const CHANGE_WITHIN: Duration = Duration::from_secs(4);
 /// Faults at once.
 const ACTIVE_MAX: usize = 4;
-/// So long after its disk has room again a member may still end of the write that failed.
-const FREED_GRACE: Duration = Duration::from_secs(10);
+/// So long after it has room or open files again a member may still end of the call that failed.
+const GRACE: Duration = Duration::from_secs(10);
 
 pub struct Injector<'a> {
     pub cluster: &'a mut EtcdCluster,
@@ -59,6 +62,7 @@ pub struct Injector<'a> {
     pub starts: Vec<Started>,
     pub done: Vec<Injected>,
     pub findings: Vec<Finding>,
+    pub images: Vec<Image>,
     random: StdRng,
     /// Members whose process, disk or data a fault has in hand.
     held: BTreeSet<usize>,
@@ -71,8 +75,12 @@ pub struct Injector<'a> {
     replacing: Option<(usize, JoinHandle<Result<()>>)>,
     /// Was replaced last, and may not have caught up.
     replaced: Option<usize>,
-    /// Members whose disk was full, and until when they may end of that.
-    was_full: BTreeMap<usize, Instant>,
+    lacked: BTreeMap<usize, Lacked>,
+    /// Kinds that one task at a time may do.
+    tasks: BTreeSet<Kind>,
+    /// Another build to run members as, and what they are otherwise.
+    pub other_version: Option<PathBuf>,
+    own_version: Option<PathBuf>,
     /// Members below a tracer that lets their fdatasync fail or ends them, or without memory, for as long as that lasts.
     traced: BTreeSet<usize>,
 }
@@ -96,7 +104,31 @@ enum Undo {
     /// It runs in the group, and leaves it.
     Release(Group),
     Descriptors(Limited),
+    Task(Task),
+    Version,
     Replace,
+}
+
+impl Undo {
+    /// Whether the fault can end without waiting; asks those to stop that take their time.
+    fn is_ready(&self) -> bool {
+        let Undo::Task(task) = self else { return true };
+        task.stop.cancel();
+        task.work.is_finished()
+    }
+}
+
+/// A fault that goes on by itself, and comes to an end some time after it was asked to.
+struct Task {
+    stop: CancellationToken,
+    work: JoinHandle<Result<Told>>,
+}
+
+/// What a task did.
+struct Told {
+    effect: u64,
+    evidence: String,
+    images: Vec<Image>,
 }
 
 struct Active {
@@ -125,6 +157,7 @@ impl<'a> Injector<'a> {
             starts: Vec::new(),
             done: Vec::new(),
             findings: Vec::new(),
+            images: Vec::new(),
             random: StdRng::seed_from_u64(seed),
             held: BTreeSet::new(),
             slow: BTreeSet::new(),
@@ -132,7 +165,10 @@ impl<'a> Injector<'a> {
             unsound: BTreeSet::new(),
             replacing: None,
             replaced: None,
-            was_full: BTreeMap::new(),
+            lacked: BTreeMap::new(),
+            tasks: BTreeSet::new(),
+            other_version: None,
+            own_version: None,
             traced: BTreeSet::new(),
         }
     }
@@ -148,7 +184,8 @@ impl<'a> Injector<'a> {
                 // A slow machine is behind the schedule; what has not begun by now does not.
                 upcoming = [].iter().peekable();
             }
-            if let Some(ended) = active.iter().position(|active| active.end <= now) {
+            if let Some(ended) = active.iter().position(|active| active.end <= now && active.undo.is_ready())
+            {
                 let over = active.swap_remove(ended);
                 self.end(over).await?;
                 continue;
@@ -170,7 +207,8 @@ impl<'a> Injector<'a> {
             let next =
                 active.iter().map(|active| active.end).chain(upcoming.peek().map(|fault| fault.at)).min();
             let pause = next.map_or(POLL, |next| next.saturating_sub(started.elapsed()).min(POLL));
-            tokio::time::sleep(pause).await;
+            // A task that is not ready yet is past its end.
+            tokio::time::sleep(pause.max(POLL / 20)).await;
         }
         for member in 0..self.cluster.size() {
             if !self.unsound.contains(&member) {
@@ -207,9 +245,14 @@ impl<'a> Injector<'a> {
     async fn begin(&mut self, fault: &Fault) -> Result<Option<(Injected, Undo)>> {
         let members = self.victims(fault).await;
         let Some(first) = members.first().copied() else { return Ok(None) };
-        let destroys = matches!(fault.kind, Kind::FlipBit | Kind::Replace);
-        let destroys = destroys || fault.kind == Kind::RollingRestart;
-        if destroys && !self.all_are_sound().await {
+        let needs_all = matches!(
+            fault.kind,
+            Kind::FlipBit | Kind::Replace | Kind::RemoveLeader | Kind::RollingRestart | Kind::CrashImage
+        );
+        if needs_all && !self.all_are_sound().await {
+            return Ok(None);
+        }
+        if matches!(fault.kind, Kind::Grow | Kind::CrashImage) && !self.tasks.insert(fault.kind) {
             return Ok(None);
         }
         let began_ns = self.shared.now_ns();
@@ -232,6 +275,10 @@ impl<'a> Injector<'a> {
                 self.kill(first)?;
                 (0, String::new(), Undo::Replace)
             }
+            Kind::RemoveLeader => self.remove(first).await?,
+            Kind::Grow => self.grow()?,
+            Kind::CrashImage => self.copy_disks()?,
+            Kind::OldVersion => self.change_version(&members).await?,
             Kind::FlipBit => {
                 self.hold(&members[..1]);
                 self.unsound.insert(first);
@@ -321,7 +368,7 @@ impl<'a> Injector<'a> {
             }
             Undo::Free => {
                 self.disks.context("no disks")?.free(members[0])?;
-                self.was_full.insert(members[0], Instant::now() + FREED_GRACE);
+                self.lacked.insert(members[0], Lacked { until: Instant::now() + GRACE, says: NO_SPACE });
                 let ended = self.cluster.ended(members[0])?;
                 record.evidence +=
                     &ended.map_or(String::new(), |status| format!("; the member ended ({status})"));
@@ -354,6 +401,20 @@ impl<'a> Injector<'a> {
                 }
             }
             Undo::Descriptors(limited) => self.give_descriptors(members[0], &limited, &mut record)?,
+            Undo::Task(task) => {
+                self.tasks.retain(|kind| format!("{kind:?}") != record.kind);
+                match task.work.await? {
+                    Ok(told) => {
+                        (record.effect, record.evidence) = (told.effect, told.evidence);
+                        self.images.extend(told.images);
+                    }
+                    Err(error) => {
+                        let sentence = format!("{}: {error:#}", record.kind);
+                        self.findings.push(Finding { checker: "LIV".to_owned(), sentence });
+                    }
+                }
+            }
+            Undo::Version => self.restore_version(&members).await?,
             Undo::Unwrap => {
                 self.kill(members[0])?;
                 self.cluster.wrap(members[0], Vec::new());

@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result};
 
 use crate::delay;
+use crate::disk;
 use crate::groups;
 use crate::inject::can_fake_time;
 use crate::schedule::Means;
@@ -104,10 +105,12 @@ pub fn means() -> Vec<Means> {
         Means::PacketCopies,
         "iptables cannot copy packets: none is sent twice",
     );
+    let disks = present("fallocate") && runs(&["python3", "-c", "import fcntl"]) && can_mount();
+    offer(disks, Means::Disks, "fallocate, python3, mkfs.ext4 or loop devices missing: no faults of disks");
     offer(
-        present("fallocate") && runs(&["python3", "-c", "import fcntl"]) && can_mount(),
-        Means::Disks,
-        "fallocate, python3, mkfs.ext4 or loop devices missing: no faults of disks",
+        disks && disk::can_copy(),
+        Means::DiskCopies,
+        "no disks, or none that can be copied (mkfs.xfs with reflink, cp --reflink): no crash images",
     );
     offer(
         runs(&["strace", "-qq", "-o", "/dev/null", "true"]),

@@ -10,7 +10,7 @@ use crate::history::{Operation, Outcome, Violation};
 use crate::log::{Change, Log};
 use crate::record::{Finding, Injected, Recording, Sample};
 use crate::search::{self, Hint, Hints};
-use crate::{leases, linear, locks, stale, watch};
+use crate::{images, leases, linear, locks, stale, watch};
 
 /// Below this many answered operations a run says nothing.
 pub const ANSWERED_MIN: usize = 200;
@@ -174,7 +174,9 @@ pub fn judge(recording: &Recording) -> Judgement {
                 found.insert("SER", stale::check(&log, &recording.reads, &recording.starts));
                 found.insert("LEA", leases::check(&log, streams, &recording.leases, recording.about.drift));
                 found.insert("LOC", locks::check(&log, &recording.sections));
-                found.insert("DUR", acknowledged_is_there(&log, &recording.operations));
+                let there = acknowledged_is_there(&log, &recording.operations);
+                let images = || images::check(&log, recording.about.members, &recording.images);
+                found.insert("DUR", there.and_then(|writes| images().map(|_| writes)));
             }
             log
         }

@@ -18,6 +18,7 @@ pub mod disk;
 pub mod groups;
 pub mod history;
 pub mod holders;
+pub mod images;
 pub mod inject;
 pub mod isolation;
 pub mod journal;

@@ -148,6 +148,11 @@ impl Log {
         }
     }
 
+    /// What there was at `revision`.
+    pub fn state(&self, revision: i64) -> BTreeMap<Key, Entry> {
+        self.entries.keys().filter_map(|key| Some((*key, self.entry(*key, revision)?))).collect()
+    }
+
     /// What the key held at `revision`.
     pub fn entry(&self, key: Key, revision: i64) -> Option<Entry> {
         let versions = self.entries.get(&key)?;

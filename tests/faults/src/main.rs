@@ -52,6 +52,9 @@ struct Arguments {
     /// Draws faults of these kinds alone; fails, naming them, if this machine cannot inject one of them.
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     only: Vec<String>,
+    /// Another build, usually an older one, which members of the store's workload are for a while.
+    #[arg(long, value_name = "PROGRAM")]
+    previous: Option<PathBuf>,
     /// Checks the checks: disks that only pretend to sync, then a power cut. Succeeds if the loss is found.
     #[arg(long)]
     lying_disks: bool,
@@ -104,7 +107,9 @@ fn main() -> Result<ExitCode> {
 }
 
 async fn all_runs(arguments: &Arguments) -> Result<ExitCode> {
-    let means = isolation::means();
+    let mut means = isolation::means();
+    means.extend(arguments.previous.is_some().then_some(Means::OldVersion));
+    let previous = arguments.previous.as_deref().map(named_etcd).transpose()?;
     let missing = schedule::missing(&means, &[&arguments.require[..], &arguments.only].concat())?;
     if !missing.is_empty() {
         println!("required, but this machine cannot inject: {}", missing.join(", "));
@@ -115,18 +120,19 @@ async fn all_runs(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for seed in arguments.seed..arguments.seed.saturating_add(arguments.runs) {
+        let name = match arguments.workload {
+            Clients::Store => format!("seed-{seed}"),
+            Clients::Api => format!("api-seed-{seed}"),
+        };
         let settings = Settings {
             seed,
             length: Duration::from_secs(arguments.seconds),
             members: arguments.members,
             means: means.clone(),
             only: arguments.only.clone(),
+            other_version: previous.as_ref().map(|(_, program)| program.clone()),
             lying_disks: arguments.lying_disks,
-            journal: arguments.report.as_ref().map(|dir| dir.join(format!("seed-{seed}"))),
-        };
-        let name = match arguments.workload {
-            Clients::Store => format!("seed-{seed}"),
-            Clients::Api => format!("api-seed-{seed}"),
+            journal: arguments.report.as_ref().map(|dir| dir.join(&name)),
         };
         let ran = match arguments.workload {
             Clients::Store => Ran::Store(run(&settings).await?),
@@ -162,6 +168,14 @@ async fn all_runs(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ours is etcd under that name. The directory goes with what this gives.
+fn named_etcd(program: &Path) -> Result<(tempfile::TempDir, PathBuf)> {
+    let dir = tempfile::tempdir()?;
+    let link = dir.path().join("etcd");
+    std::os::unix::fs::symlink(program.canonicalize().context("no other build")?, &link)?;
+    Ok((dir, link))
 }
 
 /// A run of either workload, and its cluster.

@@ -20,6 +20,13 @@ pub fn sh(command: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// The namespace whose one process hears nobody but the harness, and that process's address.
+const ALONE: &str = "alone";
+pub const ALONE_ADDRESS: &str = "10.98.0.2";
+
+/// Members that may come for a while, behind those that a cluster begins with. No rule is about them.
+pub const SPARES: usize = 2;
+
 #[derive(Clone, Debug)]
 pub struct Network {
     members: usize,
@@ -65,8 +72,25 @@ impl Network {
         sh(&["ip", "link", "add", "br0", "type", "bridge"])?;
         sh(&["ip", "addr", "add", "10.99.0.254/24", "dev", "br0"])?;
         sh(&["ip", "link", "set", "br0", "up"])?;
-        let network = Network { members };
+        sh(&["ip", "netns", "add", ALONE])?;
+        sh(&["ip", "link", "add", "valone", "type", "veth", "peer", "name", "eth0", "netns", ALONE])?;
+        sh(&["ip", "addr", "add", "10.98.0.1/30", "dev", "valone"])?;
+        sh(&["ip", "link", "set", "valone", "up"])?;
+        let own = format!("{ALONE_ADDRESS}/30");
+        for command in [
+            &["ip", "addr", "add", &own, "dev", "eth0"][..],
+            &["ip", "link", "set", "eth0", "up"],
+            &["ip", "link", "set", "lo", "up"],
+        ] {
+            sh(&[&["ip", "netns", "exec", ALONE], command].concat())?;
+        }
         for member in 0..members {
+            // Nobody listens at the members' addresses there, so whoever asks need not wait.
+            let other = format!("{}/32", address(member));
+            sh(&["ip", "netns", "exec", ALONE, "ip", "addr", "add", &other, "dev", "lo"])?;
+        }
+        let network = Network { members };
+        for member in 0..members + SPARES {
             let space = space(member);
             let outer = format!("v{space}");
             sh(&["ip", "netns", "add", &space])?;
@@ -84,6 +108,11 @@ impl Network {
     pub fn launcher(&self, member: usize) -> Vec<String> {
         // Unlike `ip netns exec` it makes no mount namespace, which would keep copies of the other members' disks.
         vec!["nsenter".to_owned(), format!("--net=/run/netns/{}", space(member))]
+    }
+
+    /// Runs what follows it where it hears no member.
+    pub fn launcher_alone(&self) -> Vec<String> {
+        vec!["nsenter".to_owned(), format!("--net=/run/netns/{ALONE}")]
     }
 
     pub fn inside(&self, member: usize, command: &[&str]) -> Result<String> {

@@ -35,7 +35,7 @@ pub async fn sample(
         let status = tokio::time::timeout(SAMPLE_EVERY, status).await.ok().and_then(Result::ok);
         let status = status.map(tonic::Response::into_inner);
         let header = status.as_ref().and_then(|status| status.header.as_ref());
-        samples.push(Sample {
+        let sample = Sample {
             at_ns,
             member,
             answered: status.is_some(),
@@ -47,7 +47,9 @@ pub async fn sample(
             revision: header.map_or(0, |header| header.revision),
             resident_kib: resident_kib(process),
             descriptors: fs::read_dir(format!("/proc/{process}/fd")).map_or(0, |files| files.count() as u64),
-        });
+        };
+        shared.note("cluster", &sample);
+        samples.push(sample);
         tokio::time::sleep(SAMPLE_EVERY).await;
     }
     samples

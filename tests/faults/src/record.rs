@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::history::Operation;
+use crate::images::Image;
 use crate::leases::Lease;
 use crate::lines::{self, Workload};
 use crate::locks::Section;
@@ -28,6 +29,7 @@ pub struct Recording {
     pub starts: Vec<Started>,
     pub leases: Vec<Lease>,
     pub sections: Vec<Section>,
+    pub images: Vec<Image>,
     /// What was decided while the cluster still ran.
     pub findings: Vec<Finding>,
 }
@@ -88,8 +90,18 @@ pub struct Finding {
 }
 
 /// The files of a recording, without `.jsonl`.
-pub const FILES: [&str; 9] =
-    ["operations", "faults", "cluster", "reads", "starts", "leases", "sections", "findings", "watches"];
+pub const FILES: [&str; 10] = [
+    "operations",
+    "faults",
+    "cluster",
+    "reads",
+    "starts",
+    "leases",
+    "sections",
+    "images",
+    "findings",
+    "watches",
+];
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "what")]
@@ -108,6 +120,7 @@ impl Recording {
         lines::write(dir, "starts", &self.starts)?;
         lines::write(dir, "leases", &self.leases)?;
         lines::write(dir, "sections", &self.sections)?;
+        lines::write(dir, "images", &self.images)?;
         lines::write(dir, "findings", &self.findings)?;
         let watched = self.streams.iter().enumerate().flat_map(|(member, stream)| {
             let events = stream.events.iter().map(move |event| Watched::Event { member, event: *event });
@@ -141,6 +154,7 @@ impl Recording {
             starts: lines::read(dir, "starts")?,
             leases: lines::read(dir, "leases")?,
             sections: lines::read(dir, "sections")?,
+            images: lines::read(dir, "images")?,
             findings: lines::read(dir, "findings")?,
         })
     }

@@ -20,9 +20,10 @@ use crate::holders;
 use crate::inject::{self, Injector};
 use crate::journal::Journal;
 use crate::judge;
+use crate::lines::Workload;
 use crate::network::{self, Network};
 use crate::observe;
-use crate::record::{About, Finding, Recording};
+use crate::record::{About, FILES, Finding, Recording};
 use crate::schedule::{self, Fault, Kind, Means, Target};
 use crate::watch::Stream;
 use crate::workload::{self, Shared};
@@ -46,6 +47,8 @@ pub struct Settings {
     pub means: Vec<Means>,
     /// The kinds of faults that are drawn; empty for all.
     pub only: Vec<String>,
+    /// Another build, which members are for a while.
+    pub other_version: Option<PathBuf>,
     /// The self-check: every disk says that it has synced and has not, then all lose power. Must be found.
     pub lying_disks: bool,
     /// Where the recording grows while the run goes on.
@@ -61,6 +64,7 @@ impl Settings {
             members: MEMBERS,
             means: vec![Means::Processes],
             only: Vec::new(),
+            other_version: None,
             lying_disks: false,
             journal: None,
         }
@@ -89,7 +93,10 @@ fn prepare(settings: &Settings) -> Result<(EtcdCluster, Option<Network>, Option<
     // Fewer entries than the default, so that members that were away long are sent a snapshot.
     let flags = ["--snapshot-count=1000"];
     let size = settings.members;
-    let disks = settings.has(Means::Disks).then(|| Disks::build(dir.path(), size)).transpose()?;
+    let disks = settings
+        .has(Means::Disks)
+        .then(|| Disks::build(dir.path(), size, settings.has(Means::DiskCopies)))
+        .transpose()?;
     if !settings.has(Means::Namespaces) {
         let ports = harness::free_ports(2 * size)?;
         let url = |port: u16| format!("http://127.0.0.1:{port}");
@@ -176,9 +183,12 @@ async fn run_on(
     disks: Option<&Disks>,
     settings: &Settings,
 ) -> Result<Recording> {
-    let journal = settings.journal.as_ref().map(|dir| Journal::create(dir, &about(settings))).transpose()?;
+    let journal = settings.journal.as_ref();
+    let journal =
+        journal.map(|dir| Journal::create(dir, Workload::Store, &about(settings), &FILES)).transpose()?;
     let shared = Shared::with_journal(settings.members, journal);
     let mut injector = Injector::new(cluster, network, disks, shared.clone(), settings.seed);
+    injector.other_version = settings.other_version.clone();
     for member in 0..settings.members {
         injector.revive(member)?;
     }
@@ -235,6 +245,7 @@ async fn run_on(
     }
     recording.starts = injector.starts;
     recording.faults = injector.done;
+    recording.images = injector.images;
     recording.findings.extend(injector.findings);
     Ok(recording)
 }

@@ -79,6 +79,14 @@ pub enum Kind {
     RollingRestart,
     /// The target is removed, loses its data, is added again and joins.
     Replace,
+    /// The leader is removed while it runs; then as [`Kind::Replace`].
+    RemoveLeader,
+    /// Two learners come, become voters, and are removed: three members, five, three.
+    Grow,
+    /// The disks of all members are copied at one moment, and a process alone is started on each copy.
+    CrashImage,
+    /// The target is another build for a while, which the others talk to and whose data the first one opens again.
+    OldVersion,
 }
 
 /// What the machine must allow.
@@ -95,6 +103,10 @@ pub enum Means {
     Strace,
     Faketime,
     TimeNamespaces,
+    /// A disk can be copied while it is written to.
+    DiskCopies,
+    /// Whoever started the run named another build.
+    OldVersion,
     /// The kernel limits memory and processor of a group of processes, and freezes it.
     ControlGroups,
 }
@@ -122,7 +134,9 @@ impl Kind {
             | Kind::Loss
             | Kind::BlackHole
             | Kind::Reset
-            | Kind::MoveLeader => Seizes::Nothing,
+            | Kind::MoveLeader
+            | Kind::Grow
+            | Kind::CrashImage => Seizes::Nothing,
             Kind::SlowLink | Kind::Flap => Seizes::Link,
             Kind::Delay | Kind::Reorder | Kind::Duplicate => Seizes::Packets,
             _ => Seizes::Process,
@@ -166,6 +180,11 @@ const COMBINATIONS: &[(Means, Kind, Target)] = &[
     (Means::Processes, Kind::MoveLeader, Target::Leader),
     (Means::Processes, Kind::RollingRestart, Target::All),
     (Means::Processes, Kind::Replace, Target::Follower),
+    (Means::Processes, Kind::RemoveLeader, Target::Leader),
+    (Means::Namespaces, Kind::Grow, Target::All),
+    (Means::DiskCopies, Kind::CrashImage, Target::All),
+    (Means::OldVersion, Kind::OldVersion, Target::Follower),
+    (Means::OldVersion, Kind::OldVersion, Target::All),
     (Means::Namespaces, Kind::Cut, Target::Leader),
     (Means::Namespaces, Kind::Cut, Target::Follower),
     (Means::Namespaces, Kind::Cut, Target::Majority),
@@ -221,10 +240,12 @@ pub fn missing(means: &[Means], required: &[String]) -> anyhow::Result<Vec<Strin
         COMBINATIONS.iter().any(|(needed, kind, _)| format!("{kind:?}") == name && means.contains(needed))
     };
     let every: BTreeSet<String> = COMBINATIONS.iter().map(|(_, kind, _)| format!("{kind:?}")).collect();
+    // No machine has another build by itself.
+    let by_itself = |name: &&String| **name != format!("{:?}", Kind::OldVersion);
     let mut wanted = BTreeSet::new();
     for name in required {
         match name.as_str() {
-            "all" => wanted.extend(every.iter().cloned()),
+            "all" => wanted.extend(every.iter().filter(by_itself).cloned()),
             name if every.contains(name) => drop(wanted.insert(name.to_owned())),
             name => anyhow::bail!("there is no fault {name:?}; there are {every:?}"),
         }

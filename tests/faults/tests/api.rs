@@ -6,7 +6,7 @@ use faults::api::history::{
     Attempt, Change, Facts, Increment, Node, Object, Observed, Outcome, Stream, Toggle, Told,
 };
 use faults::api::informers::{self, Heard, Informed};
-use faults::api::record::Recording;
+use faults::api::record::{About, Recording};
 use faults::api::truth::Truth;
 use faults::api::{counters, judge, placement, rights, truth};
 use faults::history::Violation;
@@ -452,6 +452,7 @@ fn a_run_that_shows_nothing_is_invalid_and_what_is_read_back_is_what_was_written
         toggles: run.toggles,
         observed: run.observed,
         attempts: run.attempts,
+        about: About { complete: true, ..About::default() },
         ..Recording::default()
     };
     let dir = tempfile::tempdir().unwrap();

@@ -21,6 +21,8 @@ fn the_same_seed_draws_the_same_faults_and_long_schedules_hold_every_kind() {
         Means::Faketime,
         Means::TimeNamespaces,
         Means::ControlGroups,
+        Means::DiskCopies,
+        Means::OldVersion,
     ];
     for means in [&everything[..1], &everything[..]] {
         let faults = schedule::draw(7, long, means, &[]);

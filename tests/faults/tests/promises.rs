@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use faults::history::{Answer, Entry, LEASED, Operation, Outcome, Request};
+use faults::images::{self, Image};
 use faults::leases::{self, Lease};
 use faults::linear;
 use faults::locks::{self, COUNTER, Section};
@@ -225,4 +226,29 @@ fn an_unknown_deletion_explains_only_what_was_seen_after_it_was_asked() {
     assert!(linear::check(&log, &history(14)).is_ok());
     let bad = linear::check(&log, &history(16)).unwrap_err();
     assert!(bad.sentence.contains("nobody had asked for this"), "{bad}");
+}
+
+#[test]
+fn a_majority_of_crash_images_must_hold_what_was_told_and_each_must_open() {
+    let log = correct().log;
+    let image = |member, revision| Image {
+        at_ns: SECOND,
+        member,
+        wanted: 10,
+        revision,
+        entries: if revision < 10 { Vec::new() } else { log.state(10).into_iter().collect() },
+        failed: None,
+    };
+    let good = [image(0, 10), image(1, 12), image(2, 9)];
+    assert_eq!(images::check(&log, 3, &good), Ok(3));
+    let found = |images: &[Image]| images::check(&log, 3, images).unwrap_err().sentence;
+
+    let behind = [image(0, 10), image(1, 9), image(2, 9)];
+    assert!(found(&behind).contains("only 1 of 3 crash images"), "{}", found(&behind));
+    let mut changed = good.clone();
+    changed[0].entries[0].1.value += 1;
+    assert!(found(&changed).contains("only 1 of 3 crash images"), "{}", found(&changed));
+    let mut shut = good;
+    shut[2].failed = Some("the process ended".to_owned());
+    assert!(found(&shut).contains("m3 does not open: the process ended"), "{}", found(&shut));
 }

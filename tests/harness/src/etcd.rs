@@ -229,6 +229,26 @@ impl EtcdCluster {
         &self.members[number].peer_url
     }
 
+    /// From its next start on the member is this program, which must behave as etcd whatever it is called.
+    pub fn set_program(&mut self, number: usize, program: PathBuf) {
+        self.members[number].program = program;
+    }
+
+    pub fn program(&self, number: usize) -> &Path {
+        &self.members[number].program
+    }
+
+    /// What would start the member elsewhere, or a member like it: below `launcher`, with these flags (`--name=value`)
+    /// in place of its own.
+    pub fn command(&self, number: usize, launcher: Vec<String>, flags: &[String]) -> Vec<String> {
+        let member = &self.members[number];
+        let name = |flag: &String| flag.split('=').next().unwrap_or_default().to_owned();
+        let kept =
+            member.arguments.iter().filter(|own| !flags.iter().any(|flag| name(flag) == name(own))).cloned();
+        let program = member.program.display().to_string();
+        launcher.into_iter().chain([program]).chain(kept).chain(flags.iter().cloned()).collect()
+    }
+
     /// From its next start on the member runs below this command, which must become it; an empty one for none.
     pub fn wrap(&mut self, number: usize, wrapper: Vec<String>) {
         self.members[number].wrapper = wrapper;
@@ -349,6 +369,32 @@ impl EtcdCluster {
             format!("{}:\n{}\n", member.log.display(), lines[lines.len().saturating_sub(15)..].join("\n"))
         };
         self.members.iter().map(end).collect()
+    }
+}
+
+/// A process beside the members, which ends with this.
+pub struct Extra(Child);
+
+impl Extra {
+    /// Runs `command`; what it says is added to the file `log`.
+    pub fn start(command: &[String], log: &Path) -> Result<Extra> {
+        let log = File::options().create(true).append(true).open(log)?;
+        let (program, arguments) = command.split_first().context("no command")?;
+        let mut process = Command::new(program);
+        process.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Extra(process.spawn().with_context(|| format!("cannot start {program}"))?))
+    }
+
+    /// `None` while it runs.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.0.try_wait()?)
+    }
+}
+
+impl Drop for Extra {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 

@@ -121,7 +121,7 @@ pub async fn count(
         let failed = matches!(outcome, Outcome::Unknown(_));
         let is_done = matches!(outcome, Outcome::Done(_));
         shared.answered.fetch_add(u64::from(is_done), std::sync::atomic::Ordering::Relaxed);
-        done.push(Increment {
+        let increment = Increment {
             client: number,
             member,
             name,
@@ -132,7 +132,9 @@ pub async fn count(
             call_ns,
             return_ns,
             outcome,
-        });
+        };
+        shared.note("increments", &increment);
+        done.push(increment);
         let pause =
             if failed { PAUSE_AFTER_ERROR } else { Duration::from_millis(random.random_range(5..30)) };
         tokio::time::sleep(pause).await;
@@ -238,13 +240,17 @@ pub async fn toggle(doors: Vec<Door>, seed: u64, shared: Arc<Shared>) -> Result<
             Some(now) => {
                 let grant = meta::of(&now).annotation("grant").and_then(|grant| grant.parse().ok());
                 let grant = grant.context("a binding that nobody made")?;
-                toggles.push(Toggle { grant, gives: false, call_ns });
+                let toggle = Toggle { grant, gives: false, call_ns };
+                shared.note("toggles", &toggle);
+                toggles.push(toggle);
                 let this = DeleteOptions { uid: meta::of(&now).uid().to_owned(), ..DeleteOptions::default() };
                 let _whatever_came_of_it = api.delete(NAME, &this).await; // the next look says
             }
             None => {
                 last_grant += 1;
-                toggles.push(Toggle { grant: last_grant, gives: true, call_ns });
+                let toggle = Toggle { grant: last_grant, gives: true, call_ns };
+                shared.note("toggles", &toggle);
+                toggles.push(toggle);
                 let _whatever_came_of_it = api.create(&binding(NAME, Some(last_grant))).await;
             }
         }
@@ -268,7 +274,9 @@ pub async fn attempt(
             && let Ok(list) = bindings.list(&ListOptions::default()).await
         {
             let version = list.resource_version.parse().unwrap_or(0);
-            observed.push(Observed { member, version, at_ns: shared.now_ns() });
+            let look = Observed { member, version, at_ns: shared.now_ns() };
+            shared.note("observed", &look);
+            observed.push(look);
         }
         let call_ns = shared.now_ns();
         let answer = ana.get("counter-0").await;
@@ -282,7 +290,9 @@ pub async fn attempt(
                 continue;
             }
         };
-        attempts.push(Attempt { member, call_ns, return_ns, allowed });
+        let attempt = Attempt { member, call_ns, return_ns, allowed };
+        shared.note("attempts", &attempt);
+        attempts.push(attempt);
         tokio::time::sleep(Duration::from_millis(15)).await;
     }
     Ok((attempts, observed))

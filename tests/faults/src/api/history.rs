@@ -93,6 +93,13 @@ pub struct Stream {
     pub resumed: usize,
 }
 
+impl Stream {
+    /// One thing that it was told, as a stream of its own: what was told is the same in pieces.
+    pub fn piece(&self, told: Told) -> Stream {
+        Stream { member: self.member, plural: self.plural.clone(), told: vec![told], resumed: 0 }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// At this version.

@@ -62,20 +62,25 @@ pub async fn inform(
     let _ends_with_this = shutdown.clone().drop_guard();
     let mut informer = Informer::start(api, InformerOptions::default(), shutdown);
     let mut informed = Informed { member, plural: plural.to_owned(), heard: Vec::new() };
-    let heard = |event| heard(plural, event, &shared);
+    let hear = |informed: &mut Informed, event| {
+        let heard = heard(plural, event, &shared);
+        let piece = Informed { member, plural: plural.to_owned(), heard: vec![heard.clone()] };
+        shared.note("informers", &piece);
+        informed.heard.push(heard);
+    };
     loop {
         let last = *end.borrow_and_update();
         // All up to here waits to be taken, if it has not been.
         let handed_over = informer.resource_version().parse().unwrap_or(0);
         while let Some(event) = informer.try_next() {
-            informed.heard.push(heard(event));
+            hear(&mut informed, event);
         }
         if last == u64::MAX || (last > 0 && handed_over >= last) {
             return informed;
         }
         tokio::select! {
             event = informer.next() => match event {
-                Some(event) => informed.heard.push(heard(event)),
+                Some(event) => hear(&mut informed, event),
                 None => return informed,
             },
             _ = end.changed() => {}

@@ -124,6 +124,9 @@ fn done(recording: &Recording) -> usize {
 }
 
 fn invalid(recording: &Recording, bound: usize) -> Option<String> {
+    if !recording.about.complete && recording.findings.is_empty() {
+        return Some("the run was cut off before its end".to_owned());
+    }
     let done = done(recording);
     if done < INCREMENTS_MIN {
         return Some(format!("only {done} updates were acknowledged"));

@@ -49,6 +49,49 @@ pub struct About {
     pub healed_ms: Option<u64>,
 }
 
+/// The files of a recording, without `.jsonl`.
+pub const FILES: [&str; 11] = [
+    "nodes",
+    "store",
+    "streams",
+    "informers",
+    "increments",
+    "toggles",
+    "observed",
+    "attempts",
+    "faults",
+    "cluster",
+    "findings",
+];
+
+/// A stream may have been written in pieces, in their order.
+fn joined(pieces: Vec<Stream>, same: impl Fn(&Stream, &Stream) -> bool) -> Vec<Stream> {
+    let mut streams: Vec<Stream> = Vec::new();
+    for piece in pieces {
+        match streams.iter_mut().find(|stream| same(stream, &piece)) {
+            Some(stream) => {
+                stream.told.extend(piece.told);
+                stream.resumed += piece.resumed;
+            }
+            None => streams.push(piece),
+        }
+    }
+    streams
+}
+
+fn joined_informers(pieces: Vec<Informed>) -> Vec<Informed> {
+    let mut informers: Vec<Informed> = Vec::new();
+    for piece in pieces {
+        let same =
+            |informed: &&mut Informed| (informed.member, &informed.plural) == (piece.member, &piece.plural);
+        match informers.iter_mut().find(same) {
+            Some(informed) => informed.heard.extend(piece.heard),
+            None => informers.push(piece),
+        }
+    }
+    informers
+}
+
 impl Recording {
     pub fn save(&self, dir: &Path) -> Result<()> {
         lines::begin(dir, Workload::Api, &self.about)?;
@@ -69,9 +112,12 @@ impl Recording {
         Ok(Recording {
             about: lines::about(dir)?.1,
             nodes: lines::read(dir, "nodes")?,
-            store: lines::read(dir, "store")?,
-            streams: lines::read(dir, "streams")?,
-            informers: lines::read(dir, "informers")?,
+            // The store's is followed through one member after another.
+            store: joined(lines::read(dir, "store")?, |one, other| one.plural == other.plural),
+            streams: joined(lines::read(dir, "streams")?, |one, other| {
+                (one.member, &one.plural) == (other.member, &other.plural)
+            }),
+            informers: joined_informers(lines::read(dir, "informers")?),
             increments: lines::read(dir, "increments")?,
             toggles: lines::read(dir, "toggles")?,
             observed: lines::read(dir, "observed")?,

@@ -18,10 +18,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::api::clients::{self, COUNTERS, Door, NAMESPACE, kind};
 use crate::api::history::{Attempt, Increment, Node, Observed, Stream, Toggle};
 use crate::api::informers::{self, Informed};
-use crate::api::record::{About, Recording};
+use crate::api::record::{About, FILES, Recording};
 use crate::api::{judge, store_log, watchers};
 use crate::disk::Disks;
 use crate::inject::Injector;
+use crate::journal::Journal;
+use crate::lines::Workload;
 use crate::network::{self, Network};
 use crate::observe;
 use crate::record::Sample;
@@ -96,7 +98,8 @@ fn prepare(settings: &Settings) -> Result<Prepared> {
     let admin = authority.client(&users, "boss", &["system:masters"])?;
     let ana = authority.client(&users, "ana", &["dev"])?;
 
-    let disks = settings.means.contains(&Means::Disks).then(|| Disks::build(dir.path(), size)).transpose()?;
+    let disks =
+        settings.means.contains(&Means::Disks).then(|| Disks::build(dir.path(), size, false)).transpose()?;
     let network = settings.means.contains(&Means::Namespaces).then(|| Network::build(size)).transpose()?;
     let ports = harness::free_ports(3 * size)?;
     let address = |member: usize, own: u16, at: usize| match &network {
@@ -267,7 +270,18 @@ async fn run_on(
     doors: &[Door],
     settings: &Settings,
 ) -> Result<Recording> {
-    let shared = Shared::new(settings.members);
+    let about = About {
+        seed: settings.seed,
+        seconds: settings.length.as_secs_f64(),
+        members: settings.members,
+        level: level(settings),
+        only: settings.only.clone(),
+        ..About::default()
+    };
+    let journal = settings.journal.as_ref();
+    let journal = journal.map(|dir| Journal::create(dir, Workload::Api, &about, &FILES)).transpose()?;
+    let shared = Shared::with_journal(settings.members, journal);
+    nodes().iter().for_each(|node| shared.note("nodes", node));
     let mut injector = Injector::new(cluster, network, disks, shared.clone(), settings.seed);
     for member in 0..settings.members {
         injector.revive(member)?;
@@ -285,18 +299,7 @@ async fn run_on(
     let faults = schedule::draw_of(settings.seed, settings.length, kinds, GAP_MS);
     injector.run(&faults, settings.length).await?;
 
-    let mut recording = Recording {
-        about: About {
-            seed: settings.seed,
-            seconds: settings.length.as_secs_f64(),
-            members: settings.members,
-            level: level(settings),
-            only: settings.only.clone(),
-            ..About::default()
-        },
-        nodes: nodes(),
-        ..Recording::default()
-    };
+    let mut recording = Recording { about, nodes: nodes(), ..Recording::default() };
     let healing = Instant::now();
     let healed = match come_to_rest(&mut injector).await {
         Ok(_) => serves(&mut injector, doors, SERVES_WITHIN).await,

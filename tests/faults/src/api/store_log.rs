@@ -58,6 +58,7 @@ pub async fn follow(
                 if let Told::Event { object, .. } = &told {
                     position = position.max(object.version);
                 }
+                shared.note("store", &stream.piece(told.clone()));
                 stream.told.push(told);
             }
         }

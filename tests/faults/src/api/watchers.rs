@@ -121,12 +121,17 @@ impl Watcher {
         end == u64::MAX || (end > 0 && self.position.is_some_and(|position| position >= end))
     }
 
+    fn hears(&mut self, told: Told) {
+        self.shared.note("streams", &self.stream.piece(told.clone()));
+        self.stream.told.push(told);
+    }
+
     async fn list(&mut self) {
         let listed = self.api.list(&ListOptions::default()).await;
         let Ok(list) = listed else { return tokio::time::sleep(PAUSE_AFTER_ERROR).await };
         let version = list.resource_version.parse().unwrap_or(0);
         let objects = list.items.iter().map(|item| object(&self.stream.plural, item)).collect();
-        self.stream.told.push(Told::List { version, at_ns: self.shared.now_ns(), objects });
+        self.hears(Told::List { version, at_ns: self.shared.now_ns(), objects });
         self.position = Some(version);
     }
 
@@ -150,7 +155,7 @@ impl Watcher {
                 Ok(WatchEvent::Deleted(value)) => (Change::Deleted, value),
                 Ok(WatchEvent::Bookmark { resource_version, .. }) => {
                     let version = resource_version.parse().unwrap_or(0);
-                    self.stream.told.push(Told::Bookmark { version });
+                    self.hears(Told::Bookmark { version });
                     self.position = self.position.max(Some(version));
                     continue;
                 }
@@ -158,7 +163,7 @@ impl Watcher {
             };
             let object = object(&self.stream.plural, &value);
             self.position = self.position.max(Some(object.version));
-            self.stream.told.push(Told::Event { change, object, at_ns: self.shared.now_ns() });
+            self.hears(Told::Event { change, object, at_ns: self.shared.now_ns() });
         }
     }
 

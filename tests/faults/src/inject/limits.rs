@@ -4,13 +4,14 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rand::Rng as _;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use super::{Injector, Undo};
+use super::processes::{Lacked, NO_DESCRIPTORS};
+use super::{GRACE, Injector, Undo};
 use crate::groups::Group;
 use crate::record::Injected;
 use crate::schedule::Kind;
@@ -94,6 +95,8 @@ impl Injector<'_> {
             limited.connections.len(),
             record.effect
         );
+        let until = Instant::now() + GRACE;
+        self.lacked.insert(member, Lacked { until, says: NO_DESCRIPTORS });
         if self.cluster.ended(member)?.is_none() && self.cluster.process_id(member) == Some(limited.process) {
             limit(limited.process, limited.before)?;
         }

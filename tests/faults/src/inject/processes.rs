@@ -19,6 +19,17 @@ use crate::stale::Started;
 /// A rolling restart goes on with the next member after this, even if the last does not answer yet.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
 
+/// What a member that lacks room or open files may say before it ends.
+pub(super) const NO_SPACE: &str = "No space left on device";
+pub(super) const NO_DESCRIPTORS: &str = "Too many open files";
+
+/// Something that a member lacks or lacked, which may end it until then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lacked {
+    pub until: Instant,
+    pub says: &'static str,
+}
+
 impl Injector<'_> {
     pub fn revive(&mut self, member: usize) -> Result<()> {
         if self.cluster.process_id(member).is_none() {
@@ -39,7 +50,7 @@ impl Injector<'_> {
     }
 
     /// Asks the member to end, and kills it when it takes too long. `false` if it did not run.
-    async fn terminate(&mut self, member: usize) -> Result<bool> {
+    pub(super) async fn terminate(&mut self, member: usize) -> Result<bool> {
         let ran = self.cluster.terminate(member)?;
         let deadline = Instant::now() + CHANGE_WITHIN;
         while self.cluster.process_id(member).is_some() && self.cluster.ended(member)?.is_none() {
@@ -51,6 +62,14 @@ impl Injector<'_> {
         Ok(ran)
     }
 
+    /// Until it answers, but not long.
+    pub(super) async fn wait_for(&self, member: usize) {
+        let back = Instant::now() + BACK_WITHIN;
+        while Instant::now() < back && !cluster::answers(&self.cluster.client_urls[member], POLL * 2).await {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// Starts members again that have ended by themselves, and notes those that had no reason to.
     pub async fn supervise(&mut self) -> Result<()> {
         self.finish_replacement().await?;
@@ -60,10 +79,10 @@ impl Injector<'_> {
             }
             if let Some(status) = self.cluster.ended(member)? {
                 let log_end = last_lines(self.cluster.log(member), 20);
-                let was_full = self.was_full.get(&member).copied();
+                let lacked = self.lacked.get(&member).copied();
                 let joins = self.replaced == Some(member);
                 let blameless = self.unsound.contains(&member) || self.traced.contains(&member);
-                if !blameless && !excused(was_full, joins, Instant::now(), &log_end) {
+                if !blameless && !excused(lacked, joins, Instant::now(), &log_end) {
                     self.findings.push(Finding {
                         checker: "LIV".to_owned(),
                         sentence: format!(
@@ -104,12 +123,7 @@ impl Injector<'_> {
                     effect += u64::from(self.terminate(member).await?);
                     self.revive(member)?;
                     evidence = "ended after SIGTERM and started again".to_owned();
-                    let back = Instant::now() + BACK_WITHIN;
-                    while Instant::now() < back
-                        && !cluster::answers(&self.cluster.client_urls[member], POLL * 2).await
-                    {
-                        tokio::time::sleep(POLL).await;
-                    }
+                    self.wait_for(member).await;
                     self.held.remove(&member);
                 }
                 _ => {
@@ -151,10 +165,10 @@ fn process_state(process: u32) -> char {
     '?'
 }
 
-/// Whether a member may have ended by itself: its disk was full (`was_full`: until when that counts), or it joins and found
-/// nobody who tells it of the cluster, as etcd does then; and it says so.
-fn excused(was_full: Option<Instant>, joins: bool, now: Instant, log_end: &str) -> bool {
-    was_full.is_some_and(|until| now < until) && log_end.contains("No space left on device")
+/// Whether a member may have ended by itself: it `lacked` something until a while ago, or it joins and found nobody who
+/// tells it of the cluster, as etcd does then; and it says so.
+fn excused(lacked: Option<Lacked>, joins: bool, now: Instant, log_end: &str) -> bool {
+    lacked.is_some_and(|lacked| now < lacked.until && log_end.contains(lacked.says))
         || joins && log_end.contains("no peer answered")
 }
 
@@ -168,16 +182,17 @@ fn last_lines(log: &Path, count: usize) -> String {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::excused;
+    use super::{Lacked, NO_SPACE, excused};
 
     #[test]
-    fn a_full_disk_excuses_an_end_that_names_it_and_only_for_a_while() {
+    fn what_a_member_lacks_excuses_an_end_that_names_it_and_only_for_a_while() {
         let now = Instant::now();
-        let later = Some(now + Duration::from_secs(1));
+        let later = Some(Lacked { until: now + Duration::from_secs(1), says: NO_SPACE });
         let says = "the log failed: No space left on device (os error 28)";
         assert!(excused(later, false, now, says));
         assert!(!excused(later, true, now, "panicked at src/lib.rs"));
-        assert!(!excused(Some(now), true, now, says), "the excuse stays");
+        assert!(!excused(later, true, now, "Too many open files (os error 24)"), "the excuse of another");
+        assert!(!excused(Some(Lacked { until: now, says: NO_SPACE }), true, now, says), "the excuse stays");
         assert!(!excused(None, false, now, says), "an excuse without a fault");
     }
 
