@@ -17,7 +17,7 @@ use std::{
 
 use mvcc::{TokenDigest, TokenView};
 use parking_lot::Mutex;
-use ring::rand::{SecureRandom as _, SystemRandom};
+use rand::{TryRngCore as _, rngs::OsRng};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
@@ -64,11 +64,11 @@ pub(crate) struct NoRandom;
 
 impl Token {
     pub(crate) fn draw() -> Result<Token, NoRandom> {
-        let random = SystemRandom::new();
         let mut letters = String::with_capacity(LETTERS);
         while letters.len() < LETTERS {
             let mut bytes = [0; 2 * LETTERS];
-            random.fill(&mut bytes).map_err(|_| NoRandom)?;
+            // As all randomness through `rand`, behind which a simulation puts its own.
+            OsRng.try_fill_bytes(&mut bytes).map_err(|_| NoRandom)?;
             letters.extend(bytes.into_iter().filter_map(letter).take(LETTERS - letters.len()));
         }
         Ok(Token { letters })
