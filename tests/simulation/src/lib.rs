@@ -14,6 +14,7 @@ mod member;
 mod network;
 mod observers;
 mod operator;
+mod permissions;
 mod plan;
 mod raft_checks;
 mod roster;
@@ -21,6 +22,7 @@ mod run;
 mod scenarios;
 mod shrink;
 mod trace;
+mod users;
 mod workload;
 
 pub use clocks::Clocks;

@@ -20,7 +20,8 @@ use crate::clocks;
 use crate::network::{Accepted, SimNetwork};
 
 pub(crate) const CLIENT_PORT: u16 = 2379;
-const PEER_PORT: u16 = 2380;
+/// Where members listen for each other; the first is what they say at their first start.
+pub(crate) const PEER_PORTS: [u16; 2] = [2380, 2381];
 
 /// What members are configured with; the same on all of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Settings {
     pub state_sync_interval_ms: u64,
     /// How often the leader compares what all members hold.
     pub compare_interval_ms: Option<u64>,
+    /// They listen for each other on two ports.
+    pub moves: bool,
 }
 
 pub(crate) struct Machine {
@@ -67,7 +70,11 @@ pub(crate) fn host(number: usize) -> String {
 }
 
 pub(crate) fn peer_url(number: usize) -> String {
-    format!("http://{}:{PEER_PORT}", host(number))
+    peer_url_at(number, PEER_PORTS[0])
+}
+
+pub(crate) fn peer_url_at(number: usize, port: u16) -> String {
+    format!("http://{}:{port}", host(number))
 }
 
 impl Machine {
@@ -177,8 +184,11 @@ impl Machine {
         let mut config = Config::new(&name, "/data");
         config.listen_client_urls = url("0.0.0.0", CLIENT_PORT);
         config.advertise_client_urls = url(&name, CLIENT_PORT);
-        config.listen_peer_urls = url("0.0.0.0", PEER_PORT);
-        config.initial_advertise_peer_urls = url(&name, PEER_PORT);
+        config.listen_peer_urls = url("0.0.0.0", PEER_PORTS[0]);
+        if settings.moves {
+            config.listen_peer_urls.extend(url("0.0.0.0", PEER_PORTS[1]));
+        }
+        config.initial_advertise_peer_urls = url(&name, PEER_PORTS[0]);
         let others = self.inner.lock().others.clone();
         if let Some(others) = &others {
             config.initial_cluster_state = ClusterState::Existing;
@@ -186,11 +196,11 @@ impl Machine {
                 .iter()
                 .filter(|other| **other != self.number)
                 .chain([&self.number])
-                .map(|number| (host(*number), url(&host(*number), PEER_PORT).remove(0)))
+                .map(|number| (host(*number), url(&host(*number), PEER_PORTS[0]).remove(0)))
                 .collect();
         } else {
             config.initial_cluster = (0..settings.members)
-                .map(|number| (host(number), url(&host(number), PEER_PORT).remove(0)))
+                .map(|number| (host(number), url(&host(number), PEER_PORTS[0]).remove(0)))
                 .collect();
         }
         config.election_timeout_ms = settings.election_timeout_ms;
@@ -200,6 +210,8 @@ impl Machine {
         config.watch_inbox_entries_max = settings.watch_inbox_entries_max;
         config.state_sync_interval = Duration::from_millis(settings.state_sync_interval_ms);
         config.operations.corrupt_check_interval = settings.compare_interval_ms.map(Duration::from_millis);
+        // The cheapest: each comparison takes a millisecond of the simulation's only thread.
+        config.bcrypt_cost = 4;
         config.watch_progress_interval = Duration::from_secs(2);
         config
     }

@@ -18,7 +18,9 @@ use wire::etcdserverpb::watch_client::WatchClient;
 
 use crate::member::{CLIENT_PORT, host};
 use crate::network::{channel, narrow_channel};
-use crate::workload::{LEASE_KEYS, LocalRead, PREFIX, Shared, change, entry, key_bytes, now_ns, revision};
+use crate::workload::{
+    LEASE_KEYS, LocalRead, PREFIX, Shared, change, entry, is_about_users, key_bytes, now_ns, revision,
+};
 
 /// Keys from here on are written by transactions of many keys alone.
 pub(crate) const BATCH_KEYS: Key = LEASE_KEYS + 1_000_000;
@@ -115,7 +117,7 @@ async fn observe(member: usize, random: &mut Random, shared: &Shared) -> Option<
         };
         if response.canceled {
             let next = observed.changes.last().map_or(from, |change| change.revision + 1);
-            if response.compact_revision <= next {
+            if response.compact_revision <= next && !is_about_users(&response.cancel_reason) {
                 shared.find(format!(
                     "the watch through member {member} was cancelled at {next}: {:?}, compacted at {}",
                     response.cancel_reason, response.compact_revision

@@ -14,7 +14,7 @@ use wal::sim_disk::crash::Random;
 use wire::etcdserverpb as pb;
 use wire::etcdserverpb::cluster_client::ClusterClient;
 
-use crate::member::{CLIENT_PORT, host, peer_url};
+use crate::member::{CLIENT_PORT, PEER_PORTS, host, peer_url, peer_url_at};
 use crate::network::channel;
 use crate::roster::Order;
 use crate::workload::Shared;
@@ -28,6 +28,8 @@ pub struct Changes {
     pub voters_max: usize,
     /// Machines that may join, one after the other.
     pub spares: usize,
+    /// Only the URLs at which members are reached change, to one or both of two ports.
+    pub moves: bool,
 }
 
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
@@ -132,6 +134,10 @@ impl Operator {
         if let Some(dead) = list.iter().find(|member| roster.is_destroyed(member.number)) {
             return self.remove(dead).await;
         }
+        if self.changes.moves {
+            let Some(member) = self.draw(list) else { return };
+            return self.move_urls(&member).await;
+        }
         let has_spare = self.next < self.machines;
         if let Some(number) = self.draw(&roster.lingering())
             && self.random.below(3) == 0
@@ -179,6 +185,16 @@ impl Operator {
         let mut client = self.client();
         let answer = tokio::time::timeout(ANSWER_TIME_MAX, client.member_add(request)).await;
         self.told(&format!("add machine {number}, learner: {is_learner}"), answer);
+    }
+
+    async fn move_urls(&mut self, member: &Listed) {
+        let ports: &[u16] =
+            [&PEER_PORTS[..1], &PEER_PORTS[1..], &PEER_PORTS[..]][self.random.below(3) as usize];
+        let urls = ports.iter().map(|port| peer_url_at(member.number, *port)).collect();
+        let request = pb::MemberUpdateRequest { id: member.id, peer_ur_ls: urls };
+        let mut client = self.client();
+        let answer = tokio::time::timeout(ANSWER_TIME_MAX, client.member_update(request)).await;
+        self.told(&format!("machine {} is reached at {ports:?}", member.number), answer);
     }
 
     async fn promote(&mut self, learner: &Listed) {
@@ -235,7 +251,10 @@ impl Operator {
 }
 
 fn listed(member: &pb::Member) -> Option<Listed> {
-    let number = (0..64).find(|number| member.peer_ur_ls.contains(&peer_url(*number)))?;
+    let is_at = |number: &usize| {
+        PEER_PORTS.iter().any(|port| member.peer_ur_ls.contains(&peer_url_at(*number, *port)))
+    };
+    let number = (0..64).find(is_at)?;
     Some(Listed {
         id: member.id,
         number,

@@ -121,7 +121,7 @@ impl Plan {
         let mut random = Random(seed);
         let members = [1, 3, 3, 3, 5][random.below(5) as usize];
         let heartbeat_interval_ms = [20, 50, 100][random.below(3) as usize];
-        let settings = Settings {
+        let mut settings = Settings {
             members,
             heartbeat_interval_ms,
             election_timeout_ms: heartbeat_interval_ms * (5 + random.below(6)),
@@ -130,6 +130,7 @@ impl Plan {
             watch_inbox_entries_max: [1, 8, 4_096][random.below(3) as usize],
             state_sync_interval_ms: [100, 1_000][random.below(2) as usize],
             compare_interval_ms: None,
+            moves: false,
         };
         let load = Load {
             clients: 3 + random.below(6) as usize,
@@ -143,6 +144,7 @@ impl Plan {
             observers: random.below(4) as usize,
             batches: random.below(2) == 0,
             refusals: false,
+            users: users(seed),
         };
         let latency_ms_max = [2, 5, 20][random.below(3) as usize];
         let length_ms = 4_000 + random.below(4_000);
@@ -157,10 +159,11 @@ impl Plan {
             relays: strength().saturating_sub(1),
         };
         let mut faults = faults(&mut random, &mix, members, length_ms);
-        let changes = changes(seed, members);
         rot(seed, members, length_ms, &mut faults);
+        let changes = changes(seed, members, damages_states(&faults));
         let clocks = clocks(seed, members, length_ms, &mut faults);
         faults.sort_by_key(|fault| fault.at_ms);
+        settings.moves = changes.is_some_and(|changes| changes.moves);
         let mut plan = Plan { seed, settings, load, latency_ms_max, length_ms, faults, changes, clocks };
         scenarios::aim(&mut plan);
         refusals(&mut plan);
@@ -170,13 +173,7 @@ impl Plan {
 
     /// Members may then find their own state damaged, and say so.
     pub(crate) fn damages_states(&self) -> bool {
-        let damages = |kind| {
-            matches!(
-                kind,
-                Kind::RotState(_) | Kind::LoseWrite(_, Area::State) | Kind::StrayWrite(_, Area::State)
-            )
-        };
-        self.faults.iter().any(|fault| damages(fault.kind))
+        damages_states(&self.faults)
     }
 
     /// The same run with the faults at these positions only.
@@ -189,25 +186,55 @@ impl Plan {
 /// What seeds up to here mean is kept, because some are known to find something: from here on some have more.
 const OLDER_SEEDS: u64 = 100;
 /// As above, with more from here on.
-const SEEDS_WITH_RIGHT_CLOCKS: u64 = 300;
+const OLD_SEEDS: u64 = 300;
 /// Each kind of surroundings has its own stream of randomness, so that none moves what the others draw.
 const CHANGES: u64 = 0x006d_656d_6265_7273;
 const ROT: u64 = 0x726f_7400;
+const MOVES: u64 = 0x6d_6f76_6573;
+const USERS: u64 = 0x75_7365_7273;
 const CLOCKS: u64 = 0x636c_6f63_6b73;
 
-/// Every second of the newer seeds has somebody who changes the list of members.
-fn changes(seed: u64, members: usize) -> Option<Changes> {
-    if seed <= OLDER_SEEDS || !seed.is_multiple_of(2) {
+fn damages_states(faults: &[Fault]) -> bool {
+    let damages = |kind| {
+        matches!(kind, Kind::RotState(_) | Kind::LoseWrite(_, Area::State) | Kind::StrayWrite(_, Area::State))
+    };
+    faults.iter().any(|fault| damages(fault.kind))
+}
+
+/// Every second of the newer seeds has somebody who changes the list of members; of the newest, those in between where
+/// members are reached, if no disk is given up: its member would have to be told the new URLs.
+fn changes(seed: u64, members: usize, gives_up_disks: bool) -> Option<Changes> {
+    if seed <= OLDER_SEEDS {
         return None;
     }
+    if !seed.is_multiple_of(2) {
+        let mut random = Random(seed ^ MOVES);
+        if seed <= OLD_SEEDS || gives_up_disks || random.below(2) == 0 {
+            return None;
+        }
+        let (seed, pause_ms_max) = (random.number(), [50, 500][random.below(2) as usize]);
+        return Some(Changes {
+            seed,
+            pause_ms_max,
+            voters_min: members,
+            voters_max: members,
+            spares: 0,
+            moves: true,
+        });
+    }
     let mut random = Random(seed ^ CHANGES);
-    Some(Changes {
+    let changes = Changes {
         seed: random.number(),
         pause_ms_max: [200, 600, 1_500][random.below(3) as usize],
         voters_min: if members == 1 { 1 + 2 * random.below(2) as usize } else { members - 1 },
         voters_max: members + 1 + usize::from(members == 1),
         spares: 2 + random.below(4) as usize,
-    })
+        moves: false,
+    };
+    if seed > OLD_SEEDS && members == 3 && random.below(2) == 0 {
+        return Some(Changes { pause_ms_max: 200, voters_min: 3, voters_max: 5, spares: 5, ..changes });
+    }
+    Some(changes)
 }
 
 /// About every second of the newer seeds has disks that do not keep what they were given.
@@ -235,7 +262,7 @@ fn rot(seed: u64, members: usize, length_ms: u64, faults: &mut Vec<Fault>) {
 /// Every third of the newest seeds has clocks that are wrong.
 fn clocks(seed: u64, members: usize, length_ms: u64, faults: &mut Vec<Fault>) -> Option<Clocks> {
     let mut random = Random(seed ^ CLOCKS);
-    if seed <= SEEDS_WITH_RIGHT_CLOCKS || random.below(3) != 0 {
+    if seed <= OLD_SEEDS || random.below(3) != 0 {
         return None;
     }
     let clocks = Clocks::draw(&mut random, members);
@@ -273,6 +300,15 @@ pub fn alike(seed: u64) -> impl Iterator<Item = u64> {
     };
     let wanted = kind(seed);
     (1..10_000).filter(move |other| *other != seed && kind(*other) == wanted)
+}
+
+/// Every third of the newest seeds has users.
+fn users(seed: u64) -> usize {
+    let mut random = Random(seed ^ USERS);
+    if seed <= OLD_SEEDS || random.below(3) != 0 {
+        return 0;
+    }
+    1 + random.below(4) as usize
 }
 
 /// One member is cut off, then another is struck, then a third is cut off while the first comes back: who was behind

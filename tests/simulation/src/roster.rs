@@ -34,8 +34,8 @@ struct Inner {
     changes: u64,
     orders: VecDeque<Order>,
     stopping: bool,
-    /// Nobody works on the list of members.
-    idle: bool,
+    /// Those who still work on members or users.
+    busy: usize,
     /// Machines whose disks do not have what they should.
     lost: BTreeSet<usize>,
     ever_lost: BTreeSet<usize>,
@@ -51,8 +51,9 @@ struct Inner {
 }
 
 impl Roster {
-    pub(crate) fn new(members: usize, has_operator: bool) -> Roster {
-        let inner = Inner { live: (0..members).collect(), idle: !has_operator, ..Inner::default() };
+    /// `operators`: who says `set_idle` at the end.
+    pub(crate) fn new(members: usize, operators: usize) -> Roster {
+        let inner = Inner { live: (0..members).collect(), busy: operators, ..Inner::default() };
         Roster { inner: Mutex::new(inner) }
     }
 
@@ -105,11 +106,12 @@ impl Roster {
 
     pub(crate) fn is_idle(&self) -> bool {
         let inner = self.inner.lock();
-        inner.idle && inner.orders.is_empty()
+        inner.busy == 0 && inner.orders.is_empty()
     }
 
     pub(crate) fn set_idle(&self) {
-        self.inner.lock().idle = true;
+        let mut inner = self.inner.lock();
+        inner.busy = inner.busy.saturating_sub(1);
     }
 
     pub(crate) fn set_losses(&self, lost: BTreeSet<usize>, may_lose: BTreeSet<usize>) {

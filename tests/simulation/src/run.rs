@@ -26,10 +26,12 @@ use crate::checks::{Comparisons, Invariants};
 use crate::links::{CLIENTS, Links};
 use crate::member::{self, Machine, host};
 use crate::operator;
+use crate::permissions::History;
 use crate::plan::{Kind, Plan};
 use crate::raft_checks::{Logs, Voters};
 use crate::roster::Roster;
 use crate::trace::Trace;
+use crate::users;
 use crate::workload::{self, Shared};
 
 /// A member that ended by itself is started again after this, as a supervisor does.
@@ -117,6 +119,7 @@ struct Run {
     invariants: Invariants,
     comparisons: Comparisons,
     logs: Logs,
+    permissions: History,
     links: Links,
     active: Vec<Active>,
     /// By member, at the last look.
@@ -159,7 +162,10 @@ impl Run {
             let machine = machine.clone();
             sim.host(host(machine.number), move || member::live(machine.clone()));
         }
-        let roster = Roster::new(plan.settings.members, plan.changes.is_some());
+        let roster = Roster::new(
+            plan.settings.members,
+            usize::from(plan.changes.is_some()) + usize::from(plan.load.users > 0),
+        );
         let shared = Shared::new(plan.load.clone(), trace.clone(), roster);
         let (load, seed, members) = (shared.clone(), plan.seed, plan.settings.members);
         let changes = plan.changes;
@@ -174,6 +180,9 @@ impl Run {
             }
             if damages_states {
                 tokio::spawn(caretaker::caretaker(load.clone()));
+            }
+            if load.load.users > 0 {
+                tokio::spawn(users::root(load.load.users, seed, load.clone()));
             }
             workload::spawn(&load, seed, members).await;
             Ok(())
@@ -191,6 +200,7 @@ impl Run {
             invariants: Invariants::default(),
             comparisons: Comparisons::default(),
             logs: Logs::default(),
+            permissions: History::default(),
             links: Links::new(),
             active: Vec::new(),
             connects: BTreeMap::new(),
@@ -234,6 +244,9 @@ impl Run {
         let now_ms = self.now_ms();
         self.trace.set_now_ms(now_ms);
         chance::set_now_ms(now_ms);
+        if self.plan.load.users > 0 {
+            self.look_at_rules();
+        }
         self.obey();
         for number in self.present() {
             let machine = self.machines[number].clone();

@@ -51,6 +51,8 @@ fn drawn(seed: u64) -> Option<(Scenario, Random)> {
 pub(crate) fn aim(plan: &mut Plan) {
     let Some((scenario, mut random)) = drawn(plan.seed) else { return };
     plan.changes = None;
+    plan.settings.moves = false;
+    plan.load.users = 0;
     plan.length_ms = match scenario {
         Scenario::FarFollower | Scenario::CrashLoop => 4_000,
         Scenario::FailingDisk => 5_000,

@@ -15,11 +15,12 @@ use std::sync::Arc;
 use faults::history::Key;
 use wal::sim_disk::crash::Random;
 
-pub(crate) use answers::{change, entry, key_bytes, revision};
+pub(crate) use answers::{change, entry, failed, found, is_about_users, key_bytes, revision};
 pub(crate) use shared::{Held, LocalRead, Recorded, Shared, now_ns};
 pub(crate) use upkeep::hands_over;
 
 use crate::observers;
+use crate::users;
 
 pub(crate) const PREFIX: &str = "k/";
 /// Keys from here on belong to leases, one each.
@@ -46,6 +47,8 @@ pub struct Load {
     pub batches: bool,
     /// Of which some are refused because of one of their operations.
     pub refusals: bool,
+    /// With names, while somebody changes what they may do; 0: there is no authentication.
+    pub users: usize,
 }
 
 /// Begins everything that one host of clients does, and waits for ever: the run says when it is over.
@@ -63,6 +66,9 @@ pub(crate) async fn spawn(shared: &Arc<Shared>, seed: u64, members: usize) {
     }
     for number in 0..shared.load.observers {
         tokio::spawn(observers::observer(seeds.number() ^ number as u64, members, shared.clone()));
+    }
+    for number in 0..shared.load.users {
+        tokio::spawn(users::user(number, number % members, seed ^ number as u64, shared.clone()));
     }
     if shared.load.batches {
         tokio::spawn(observers::batcher(200, members - 1, seeds.number(), shared.clone()));

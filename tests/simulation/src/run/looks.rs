@@ -5,6 +5,7 @@
 use super::Run;
 use crate::checks::{Compared, Look};
 use crate::links;
+use crate::permissions::Rules;
 use crate::raft_checks::{self, Seen};
 
 /// To all others together: heartbeats, appends, questions and reads each have their own pauses.
@@ -24,6 +25,18 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// After each step, so that no member answers and ends unseen.
+    pub(super) fn look_at_rules(&mut self) {
+        let now_ns = self.now_ms() * 1_000_000;
+        for handle in self.machines.iter().filter_map(|machine| machine.handle()) {
+            let status = handle.status();
+            let (revision, rules) = handle.read(|store, _| (store.revision(), Rules::of(store)));
+            if revision == status.revision {
+                self.permissions.look(now_ns, status.applied_index, rules);
+            }
+        }
     }
 
     pub(super) fn look(&mut self) -> Result<(), String> {

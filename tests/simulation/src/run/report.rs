@@ -7,6 +7,8 @@ use super::recovery::QUIET_MS;
 use crate::chance;
 use crate::checks::{self, Checked, Drift};
 use crate::clocks::Clocks;
+use crate::permissions;
+use crate::users::USER_KEYS;
 
 /// Below this a run says nothing.
 const ANSWERED_MIN: usize = 20;
@@ -39,6 +41,11 @@ pub struct Report {
     /// Removed members that ended by themselves.
     pub removed_ended: u64,
     pub alarms: u64,
+    /// Of users, roles and rights.
+    pub user_changes: usize,
+    /// Calls that were right to be permitted or denied, and those that were denied.
+    pub permissions_judged: usize,
+    pub denied: usize,
     pub observed: usize,
     pub batches: usize,
     pub looks: u64,
@@ -69,6 +76,14 @@ impl Run {
         }
         let recorded = self.shared.take();
         let checked = checks::all(&recorded, &self.drift())?;
+        if self.plan.load.users > 0 {
+            let mut tried = permissions::of_the_nameless(&recorded.operations);
+            tried.retain(|call| call.key < USER_KEYS);
+            tried.extend(recorded.tried.iter().cloned());
+            self.report.permissions_judged = self.permissions.check(&recorded.asked, &tried)?;
+            self.report.denied = tried.iter().filter(|call| !call.permitted).count();
+            self.report.user_changes = recorded.asked.iter().filter(|one| one.done == Some(true)).count();
+        }
         if checked.answered < ANSWERED_MIN {
             return Err(format!("not a valid run: only {} operations were answered", checked.answered));
         }

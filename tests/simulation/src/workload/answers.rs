@@ -14,6 +14,7 @@ use wire::etcdserverpb::kv_client::KvClient;
 use wire::mvccpb;
 
 use super::{PREFIX, Shared};
+use crate::permissions::{DENIED, NAMELESS};
 
 pub(crate) fn key_bytes(key: Key) -> Bytes {
     Bytes::from(format!("{PREFIX}{key}"))
@@ -50,7 +51,7 @@ pub(super) async fn outcome(
 }
 
 /// Errors that a member gives before it has proposed anything.
-fn failed(status: &Status) -> Outcome {
+pub(crate) fn failed(status: &Status) -> Outcome {
     let text = format!("{:?}: {}", status.code(), status.message());
     match status.code() {
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::PermissionDenied => {
@@ -128,12 +129,17 @@ fn swapped(answer: &pb::TxnResponse) -> Result<Answer, String> {
     }
 }
 
-pub(super) fn found(answer: &pb::RangeResponse) -> Result<(i64, Option<Entry>), String> {
+pub(crate) fn found(answer: &pb::RangeResponse) -> Result<(i64, Option<Entry>), String> {
     Ok((revision(answer.header.as_ref())?, answer.kvs.first().map(entry).transpose()?))
 }
 
 pub(crate) fn revision(header: Option<&pb::ResponseHeader>) -> Result<i64, String> {
     Ok(header.ok_or("an answer without a header")?.revision)
+}
+
+/// Why a watch is refused or ends when those without a name may not watch.
+pub(crate) fn is_about_users(reason: &str) -> bool {
+    [NAMELESS, DENIED].iter().any(|text| reason.contains(text))
 }
 
 pub(crate) fn change(event: &mvccpb::Event) -> Result<Change, String> {

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::{LEASE_KEYS, Load};
 use crate::observers::{Batch, Observed};
+use crate::permissions::{Asked, Tried};
 use crate::roster::Roster;
 use crate::trace::Trace;
 
@@ -79,6 +80,8 @@ struct Inner {
     member_changes: u64,
     alarms_cleared: u64,
     findings: Vec<String>,
+    asked: Vec<Asked>,
+    tried: Vec<Tried>,
     /// Who is to hand over, and to which member id.
     to_move: Option<(usize, u64)>,
 }
@@ -94,6 +97,10 @@ pub(crate) struct Recorded {
     pub calm_since_ns: Option<u64>,
     pub compactions: u64,
     pub findings: Vec<String>,
+    /// Changes of users and roles.
+    pub asked: Vec<Asked>,
+    /// Calls of users that were permitted or denied.
+    pub tried: Vec<Tried>,
 }
 
 pub(crate) fn now_ns() -> u64 {
@@ -229,6 +236,14 @@ impl Shared {
         self.inner.lock().until = Some(revision);
     }
 
+    pub(crate) fn asked(&self, asked: Asked) {
+        self.inner.lock().asked.push(asked);
+    }
+
+    pub(crate) fn tried(&self, tried: Tried) {
+        self.inner.lock().tried.push(tried);
+    }
+
     pub(crate) fn find(&self, finding: String) {
         self.trace.line(&format!("finding: {finding}"));
         self.inner.lock().findings.push(finding);
@@ -259,6 +274,8 @@ impl Shared {
             calm_since_ns: inner.calm_since_ns,
             compactions: inner.compactions,
             findings: inner.findings,
+            asked: inner.asked,
+            tried: inner.tried,
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use wire::etcdserverpb as pb;
 use wire::etcdserverpb::watch_client::WatchClient;
 
-use super::answers::change;
+use super::answers::{change, is_about_users};
 use super::{PAUSE_AFTER_ERROR_MS, PREFIX, Shared};
 use crate::member::{CLIENT_PORT, host};
 use crate::network::channel;
@@ -62,6 +62,9 @@ async fn follow(member: usize, at: usize, from: i64, shared: &Shared) {
             }
         };
         let Ok(Some(response)) = message else { return };
+        if response.canceled && is_about_users(&response.cancel_reason) {
+            return;
+        }
         if response.canceled {
             return shared.find(format!(
                 "the watch through member {member} from revision {from} was cancelled: {}, compacted at {}",
