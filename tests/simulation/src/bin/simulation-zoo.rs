@@ -54,7 +54,7 @@ const BUGS: [(Planted, u64); 26] = [
     (Planted::Replica(Replica::QuarantineIgnored), 24),
     (Planted::Replica(Replica::ExpireAnyTerm), 77),
     (Planted::Replica(Replica::IdsFromZero), 17),
-    (Planted::Replica(Replica::ReadBeforeApply), 8),
+    (Planted::Replica(Replica::ReadBeforeApply), 41),
     (Planted::Replica(Replica::ReadWithoutQuorum), 3),
     (Planted::Replica(Replica::PurgeAheadOfState), 1),
     (Planted::Replica(Replica::LayerEmptiedEarly), 1),
