@@ -187,7 +187,7 @@ impl Soak<'_> {
             .output()
             .context("cargo test")?;
         let said = String::from_utf8_lossy(&output.stdout);
-        let line = said.lines().filter(|line| line.starts_with('{') && line.contains("\"level\"")).last();
+        let line = said.lines().rfind(|line| line.starts_with('{') && line.contains("\"level\""));
         let figures: Option<Value> = line.and_then(|line| serde_json::from_str(line).ok());
         if let Some(line) = line {
             writeln!(self.figures, "{line}")?;

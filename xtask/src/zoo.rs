@@ -68,10 +68,12 @@ struct Tried {
     took: Duration,
 }
 
+type Place = (PathBuf, String, u64);
+
 struct Zoo {
     dir: PathBuf,
     /// What seeds show without a bug, each run once: by suite, crate (the crash suites differ) and seed.
-    clean: Mutex<BTreeMap<(PathBuf, String, u64), Arc<OnceLock<Ended>>>>,
+    clean: Mutex<BTreeMap<Place, Arc<OnceLock<Ended>>>>,
 }
 
 /// Ends with an error if a planted bug is missed, or if a seed violates something without one. The last line says how
