@@ -38,6 +38,8 @@ pub enum Operation {
 pub struct Faults {
     /// So many bytes can still be written before the disk is full.
     pub free_bytes: Option<u64>,
+    /// No file can be created: the process has no descriptor left (EMFILE).
+    pub no_descriptor: bool,
     /// So many syncs of files still work; the next one fails, and what it should have written stays in the page
     /// cache, looks clean, and is not on disk.
     pub syncs_before_failure: Option<u32>,
@@ -196,6 +198,9 @@ impl SimDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         world.powered()?;
+        if world.faults.no_descriptor {
+            return Err(io::Error::from_raw_os_error(24));
+        }
         let file = world.cache.files.len();
         world.change(Pending::Create { path: path.to_owned(), file });
         Ok(SimFile { world: Arc::clone(&self.world), file })

@@ -1,7 +1,7 @@
 //! Files for segments to come: zero-filled ahead of need in small slices, or recycled.
 //!
 //! Always holds: at most `SPARES_MAX`; what a spare contains does not matter, because checksums are seeded by the
-//! segment it becomes. A full disk stops filling, not the log. Not here: when to fill (writer.rs).
+//! segment it becomes. What is missing for a spare (room, or a descriptor) stops filling, not the log. Not here: when to fill (writer.rs).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub(crate) struct Spare {
 pub(crate) struct Spares {
     ready: Vec<Spare>,
     next_number: u64,
-    /// The disk was full; filling waits for the next segment.
+    /// There was no room or no descriptor; filling waits for the next segment.
     blocked: bool,
 }
 
@@ -94,7 +94,7 @@ impl Spares {
             return Ok(false);
         }
         let mut spare = match self.take(disk, &config.dir) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            Err(error) if can_wait(&error) => {
                 self.blocked = true;
                 return Ok(false);
             }
@@ -120,7 +120,7 @@ impl Spares {
         let slice = slice_bytes.min(size_bytes.saturating_sub(*filled_bytes));
         match write_full(file, &vec![0; slice as usize], *filled_bytes) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            Err(error) if can_wait(&error) => {
                 tracing::warn!("the disk is full, no log space is prepared ahead");
                 self.blocked = true;
                 return Ok(false);
@@ -131,4 +131,10 @@ impl Spares {
         file.sync_data()?;
         Ok(true)
     }
+}
+
+/// Whether the machine lacks what the log can do without until the next segment.
+fn can_wait(error: &io::Error) -> bool {
+    // ENFILE, EMFILE: no descriptor, of all processes or of this one. They have no `ErrorKind`.
+    error.kind() == io::ErrorKind::StorageFull || matches!(error.raw_os_error(), Some(23 | 24))
 }

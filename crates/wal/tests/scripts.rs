@@ -183,6 +183,10 @@ impl Script {
                 self.disk.set_faults(Faults { free_bytes, ..Faults::default() });
                 "ok".to_owned()
             }
+            ["no", "descriptor"] => {
+                self.disk.set_faults(Faults { no_descriptor: true, ..Faults::default() });
+                "ok".to_owned()
+            }
             ["short", "writes"] => {
                 self.disk.set_faults(Faults { write_size_bytes_max: Some(50), ..Faults::default() });
                 "ok".to_owned()
@@ -602,6 +606,19 @@ fn a_full_disk_that_stops_only_the_filling_ahead_does_no_harm() {
         "append 1..2
          idle
          free 400
+         idle
+         append 3
+         crash
+         open           -> 1..3",
+    );
+}
+
+/// Found by faults on real processes (`FewDescriptors`): the log of a member ended although it needed no file yet.
+#[test]
+fn a_lack_of_descriptors_that_stops_only_the_filling_ahead_does_no_harm() {
+    check(
+        "append 1..2
+         no descriptor
          idle
          append 3
          crash
