@@ -56,7 +56,9 @@ enum Ended {
         what: String,
     },
     Nothing,
-    /// It was not a run that could have found anything, or it ended in a way that says nothing.
+    /// Without a result and without the expected last words: it aborted, panicked or was killed, but not by us.
+    Died(String),
+    /// It was not a run that could have found anything, or it took too long.
     Worthless(String),
 }
 
@@ -193,10 +195,12 @@ impl Zoo {
                     Ended::Found { what, .. } => {
                         tried.remarks.push(format!("{seed} fails without it: {what}"))
                     }
-                    Ended::Worthless(why) => tried.remarks.push(format!("{seed} without it: {why}")),
+                    Ended::Died(why) | Ended::Worthless(why) => {
+                        tried.remarks.push(format!("{seed} without it: {why}"))
+                    }
                 },
                 Ended::Nothing => tried.remarks.push(format!("{seed} finds nothing")),
-                Ended::Worthless(why) => tried.remarks.push(format!("{seed}: {why}")),
+                Ended::Died(why) | Ended::Worthless(why) => tried.remarks.push(format!("{seed}: {why}")),
             }
         }
         tried.took = began.elapsed();
@@ -211,14 +215,14 @@ impl Zoo {
         once.get_or_init(|| self.process(bug, "clean", seed, BUG_TIME_MAX)).clone()
     }
 
-    /// What was found without a bug.
+    /// What was found without a bug; a process that dies is something found.
     fn violations(&self) -> Vec<String> {
         let clean = locked(&self.clean);
-        let told = clean.iter().filter_map(|((suite, of, _), ended)| match ended.get() {
-            Some(Ended::Found { seed, what }) => {
+        let told = clean.iter().filter_map(|((suite, of, seed), ended)| match ended.get()? {
+            Ended::Found { what, .. } | Ended::Died(what) => {
                 Some(format!("{} {of} seed {seed}: {what}", suite.display()))
             }
-            Some(Ended::Nothing | Ended::Worthless(_)) | None => None,
+            Ended::Nothing | Ended::Worthless(_) => None,
         });
         told.collect()
     }
@@ -264,7 +268,7 @@ fn watched(
         (_, Some(line)) if !status.success() => {
             Ended::Found { seed, what: format!("the process ends ({status}): {line}") }
         }
-        _ => Ended::Worthless(format!("{status}, see {}", log.display())),
+        _ => Ended::Died(format!("{status}, see {}", log.display())),
     })
 }
 
@@ -315,10 +319,14 @@ mod tests {
 
     /// How a process counts that does what the script says.
     fn ends(name: &str, script: &str, dies_saying: Option<&str>) -> Ended {
+        ends_within(Duration::from_secs(60), name, script, dies_saying)
+    }
+
+    fn ends_within(time_max: Duration, name: &str, script: &str, dies_saying: Option<&str>) -> Ended {
         let log = std::env::temp_dir().join(format!("zoo-{}-{name}.log", std::process::id()));
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
-        let ended = watched(command, 7, dies_saying, Duration::from_secs(2), &log).unwrap();
+        let ended = watched(command, 7, dies_saying, time_max, &log).unwrap();
         fs::remove_file(log).unwrap();
         ended
     }
@@ -331,12 +339,28 @@ mod tests {
         assert_eq!(ends("clean", clean, None), Ended::Nothing);
         let worthless = |ended| matches!(ended, Ended::Worthless(_));
         assert!(worthless(ends("invalid", r#"echo '{"seed": 9, "found": null, "is_valid": false}'"#, None)));
-        assert!(worthless(ends("silent", "true", None)));
-        assert!(worthless(ends("dies", "echo 'assertion failed: x'; kill -9 $$", None)));
-        assert!(worthless(ends("dies of another", "echo oops; kill -9 $$", Some("assertion failed"))));
-        assert!(worthless(ends("hangs", "exec sleep 60", Some("assertion failed"))));
-        assert!(worthless(ends("only says so", "echo 'assertion failed: x'", Some("assertion failed"))));
+        let died = |ended| matches!(ended, Ended::Died(_));
+        assert!(died(ends("silent", "true", None)));
+        assert!(died(ends("dies", "echo 'assertion failed: x'; kill -9 $$", None)));
+        assert!(died(ends("dies of another", "echo oops; kill -9 $$", Some("assertion failed"))));
+        let hangs = ends_within(Duration::from_secs(2), "hangs", "exec sleep 600", Some("assertion failed"));
+        assert!(worthless(hangs));
+        assert!(died(ends("only says so", "echo 'assertion failed: x'", Some("assertion failed"))));
         let dead = ends("dies as known", "echo 'assertion failed: x'; kill -9 $$", Some("assertion failed"));
         assert!(matches!(dead, Ended::Found { seed: 7, what } if what.ends_with("assertion failed: x")));
+    }
+
+    #[test]
+    fn what_is_found_without_a_bug_or_dies_is_a_violation_and_what_says_nothing_is_none() {
+        let place = |seed| (PathBuf::from("suite"), String::new(), seed);
+        let said = |ended| Arc::new(OnceLock::from(ended));
+        let clean = BTreeMap::from([
+            (place(1), said(Ended::Nothing)),
+            (place(2), said(Ended::Worthless("no result after 900 s".into()))),
+            (place(3), said(Ended::Found { seed: 3, what: "a lie".into() })),
+            (place(4), said(Ended::Died("signal: 6".into()))),
+        ]);
+        let zoo = Zoo { dir: PathBuf::new(), clean: Mutex::new(clean) };
+        assert_eq!(zoo.violations(), ["suite  seed 3: a lie", "suite  seed 4: signal: 6"]);
     }
 }
