@@ -21,8 +21,8 @@ enum Fault {
     NoFullTime,
     /// A new leader renews before it has applied what its predecessors wrote.
     RenewsBeforeApply,
-    /// A lease whose expiry is under way is renewed.
-    RenewsWhileExpiring,
+    /// A lease whose time is over is renewed: its expiry may be under way.
+    RenewsAfterDeadline,
     /// A leader renews without asking whether it leads.
     RenewsUnconfirmed,
 }
@@ -121,9 +121,7 @@ impl Model for Fault {
         };
         let alive = self.is_alive(state, state.applied);
         let has_room = state.log.len() < LOG_MAX;
-        let may_renew = |clock: &Clock| {
-            state.time < clock.deadline && !clock.expiring || *self == Fault::RenewsWhileExpiring
-        };
+        let may_renew = |clock: &Clock| state.time < clock.deadline || *self == Fault::RenewsAfterDeadline;
         if state.time < TIME_MAX {
             add(Step::TimePasses, &|next| next.time += 1);
         }
@@ -213,7 +211,7 @@ fn each_part_of_the_rule_is_needed() {
         Fault::ExpiresInAnyTerm,
         Fault::NoFullTime,
         Fault::RenewsBeforeApply,
-        Fault::RenewsWhileExpiring,
+        Fault::RenewsAfterDeadline,
         Fault::RenewsUnconfirmed,
     ] {
         match search(&fault, 4_000_000) {

@@ -12,6 +12,8 @@ use crate::rig::{PATIENCE, Victim, frame, put};
 
 /// Twice as many as a member has under way at once.
 const HANDSHAKES: usize = 2000;
+/// Of this process and, inherited, of the member: a socket each for every handshake, and what else they need.
+const OPEN_FILES_MIN: u64 = HANDSHAKES as u64 + 500;
 
 async fn eventually_closed(victim: &Victim, open_before: usize) {
     let begin = Instant::now();
@@ -70,7 +72,8 @@ async fn handshakes_that_do_not_end_hold_up_nobody_and_are_given_up() {
     std::fs::write(&authority_path, authority.certificate_pem()).unwrap();
     let read = |path: &Path| Some(std::fs::read(path).unwrap());
     let trusting = ClientTls { ca_pem: read(&authority_path), ..ClientTls::default() };
-    harness::raise_open_files_max().unwrap();
+    let files = harness::raise_open_files_max().unwrap();
+    assert!(files >= OPEN_FILES_MIN, "{files} open files are too few");
     let mut victim = Victim::start_with_tls(Some(&tls), Some(trusting.clone()), &[]).await;
     let open_before = victim.open_files();
     let beginnings: [&[u8]; 4] = [
