@@ -76,8 +76,8 @@ pub struct Injector<'a> {
     /// Was replaced last, and may not have caught up.
     replaced: Option<usize>,
     lacked: BTreeMap<usize, Lacked>,
-    /// Kinds that one task at a time may do.
-    tasks: BTreeSet<Kind>,
+    /// Members come and go, or are copied; not both, because a copy of each member must be all that a majority needs.
+    task: Option<Kind>,
     /// Another build to run members as, and what they are otherwise.
     pub other_version: Option<PathBuf>,
     own_version: Option<PathBuf>,
@@ -166,7 +166,7 @@ impl<'a> Injector<'a> {
             replacing: None,
             replaced: None,
             lacked: BTreeMap::new(),
-            tasks: BTreeSet::new(),
+            task: None,
             other_version: None,
             own_version: None,
             traced: BTreeSet::new(),
@@ -252,8 +252,11 @@ impl<'a> Injector<'a> {
         if needs_all && !self.all_are_sound().await {
             return Ok(None);
         }
-        if matches!(fault.kind, Kind::Grow | Kind::CrashImage) && !self.tasks.insert(fault.kind) {
-            return Ok(None);
+        if matches!(fault.kind, Kind::Grow | Kind::CrashImage) {
+            if self.task.is_some() {
+                return Ok(None);
+            }
+            self.task = Some(fault.kind);
         }
         let began_ns = self.shared.now_ns();
         let (effect, evidence, undo) = match fault.kind {
@@ -369,9 +372,7 @@ impl<'a> Injector<'a> {
             Undo::Free => {
                 self.disks.context("no disks")?.free(members[0])?;
                 self.lacked.insert(members[0], Lacked { until: Instant::now() + GRACE, says: NO_SPACE });
-                let ended = self.cluster.ended(members[0])?;
-                record.evidence +=
-                    &ended.map_or(String::new(), |status| format!("; the member ended ({status})"));
+                self.judge_end(members[0], &mut record)?;
                 self.revive(members[0])?;
             }
             Undo::Untrace(output, said) => {
@@ -402,7 +403,7 @@ impl<'a> Injector<'a> {
             }
             Undo::Descriptors(limited) => self.give_descriptors(members[0], &limited, &mut record)?,
             Undo::Task(task) => {
-                self.tasks.retain(|kind| format!("{kind:?}") != record.kind);
+                self.task = None;
                 match task.work.await? {
                     Ok(told) => {
                         (record.effect, record.evidence) = (told.effect, told.evidence);

@@ -81,9 +81,10 @@ pub async fn keep_up(urls: Vec<String>, seed: u64, shared: Arc<Shared>) -> Upkee
             done.defragmentations += usize::from(matches!(told, Ok(Ok(_))));
             continue;
         }
-        let seen = shared.collected.iter().map(|seen| seen.load(Ordering::Relaxed)).min().unwrap_or(0);
+        let seen = shared.collected.iter().map(|seen| seen.load(Ordering::SeqCst)).min().unwrap_or(0);
         let revision = seen - HISTORY - random.random_range(0..20);
-        if revision < 1 {
+        // Asked after `seen`: what is compacted all the same is older than what the copies are asked for.
+        if revision < 1 || shared.copying.load(Ordering::SeqCst) {
             continue;
         }
         let compact =

@@ -44,6 +44,8 @@ pub struct Shared {
     /// The highest revision that anybody was told.
     pub told: AtomicI64,
     pub leased_keys: AtomicU32,
+    /// While disks are copied nothing is compacted, so that each copy can be asked for what was told before the first.
+    pub copying: AtomicBool,
     /// Operations that clients were answered.
     pub answered: AtomicU64,
     pub journal: Option<Journal>,
@@ -70,6 +72,7 @@ impl Shared {
             collected: (0..members).map(|_| AtomicI64::new(0)).collect(),
             told: AtomicI64::new(0),
             leased_keys: AtomicU32::new(LEASED + 1),
+            copying: AtomicBool::new(false),
             answered: AtomicU64::new(0),
             journal,
             names: Mutex::new(HashMap::new()),

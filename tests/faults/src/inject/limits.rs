@@ -97,7 +97,8 @@ impl Injector<'_> {
         );
         let until = Instant::now() + GRACE;
         self.lacked.insert(member, Lacked { until, says: NO_DESCRIPTORS });
-        if self.cluster.ended(member)?.is_none() && self.cluster.process_id(member) == Some(limited.process) {
+        self.judge_end(member, record)?;
+        if self.cluster.process_id(member) == Some(limited.process) {
             limit(limited.process, limited.before)?;
         }
         self.revive(member)

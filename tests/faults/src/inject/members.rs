@@ -112,8 +112,10 @@ impl Injector<'_> {
     pub(super) fn copy_disks(&mut self) -> Result<(u64, String, Undo)> {
         let network = self.network.as_ref().context("no namespaces")?;
         let disks = self.disks.context("no disks")?;
-        let collected = self.shared.collected.iter().map(|seen| seen.load(Ordering::Relaxed)).max();
-        let wanted = self.shared.told.load(Ordering::Relaxed).max(collected.unwrap_or(0));
+        // Before `wanted` is read, and until the last copy is there.
+        self.shared.copying.store(true, Ordering::SeqCst);
+        let collected = self.shared.collected.iter().map(|seen| seen.load(Ordering::SeqCst)).max();
+        let wanted = self.shared.told.load(Ordering::SeqCst).max(collected.unwrap_or(0));
         let at_ns = self.shared.now_ns();
         let mut copies = Vec::new();
         for member in 0..self.cluster.size() {
@@ -129,6 +131,7 @@ impl Injector<'_> {
             let log = self.cluster.dir.path().join(format!("copy-{at_ns}-m{}.log", member + 1));
             copies.push(Copied { member, copy, command, log, url });
         }
+        self.shared.copying.store(false, Ordering::SeqCst);
         let shared = self.shared.clone();
         let work = async move {
             let images = images::open(copies, at_ns, wanted, shared).await?;
@@ -165,7 +168,7 @@ impl Injector<'_> {
     }
 
     async fn restart_as(&mut self, member: usize, program: PathBuf) -> Result<()> {
-        self.terminate(member).await?;
+        self.terminate(member).await?; // however it ended
         self.cluster.set_program(member, program);
         self.revive(member)?;
         self.wait_for(member).await;

@@ -5,17 +5,20 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::{CHANGE_WITHIN, Injector, POLL, Undo};
+use super::{Injector, POLL, Undo};
 use crate::cluster;
-use crate::record::Finding;
+use crate::record::{Finding, Injected};
 use crate::schedule::Kind;
 use crate::stale::Started;
 
+/// A control plane lets answers end that are under way, which takes seconds.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
 /// A rolling restart goes on with the next member after this, even if the last does not answer yet.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
 
@@ -28,6 +31,15 @@ pub(super) const NO_DESCRIPTORS: &str = "Too many open files";
 pub(super) struct Lacked {
     pub until: Instant,
     pub says: &'static str,
+}
+
+/// What a member did that was asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    DidNotRun,
+    Ended,
+    /// It took too long.
+    Killed,
 }
 
 impl Injector<'_> {
@@ -49,17 +61,20 @@ impl Injector<'_> {
         self.cluster.kill(member)
     }
 
-    /// Asks the member to end, and kills it when it takes too long. `false` if it did not run.
-    pub(super) async fn terminate(&mut self, member: usize) -> Result<bool> {
-        let ran = self.cluster.terminate(member)?;
-        let deadline = Instant::now() + CHANGE_WITHIN;
+    /// Asks the member to end, and kills it when it takes too long.
+    pub(super) async fn terminate(&mut self, member: usize) -> Result<Stopped> {
+        if !self.cluster.terminate(member)? {
+            return Ok(Stopped::DidNotRun);
+        }
+        let deadline = Instant::now() + ENDS_WITHIN;
         while self.cluster.process_id(member).is_some() && self.cluster.ended(member)?.is_none() {
             if Instant::now() > deadline {
                 self.kill(member)?;
+                return Ok(Stopped::Killed);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Ok(ran)
+        Ok(Stopped::Ended)
     }
 
     /// Until it answers, but not long.
@@ -78,25 +93,40 @@ impl Injector<'_> {
                 continue;
             }
             if let Some(status) = self.cluster.ended(member)? {
-                let log_end = last_lines(self.cluster.log(member), 20);
-                let lacked = self.lacked.get(&member).copied();
-                let joins = self.replaced == Some(member);
-                let blameless = self.unsound.contains(&member) || self.traced.contains(&member);
-                if !blameless && !excused(lacked, joins, Instant::now(), &log_end) {
-                    self.findings.push(Finding {
-                        checker: "LIV".to_owned(),
-                        sentence: format!(
-                            "m{} ended by itself ({status}) at {:.3} s; its log ends with:\n{}",
-                            member + 1,
-                            self.shared.started.elapsed().as_secs_f64(),
-                            last_lines(self.cluster.log(member), 3)
-                        ),
-                    });
-                }
+                self.judge(member, status);
                 self.revive(member)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether the member ended while a fault had it in hand that gives no reason to end but the one that it says.
+    pub(super) fn judge_end(&mut self, member: usize, record: &mut Injected) -> Result<()> {
+        if let Some(status) = self.cluster.ended(member)? {
+            record.evidence += &format!("; the member ended ({status})");
+            self.judge(member, status);
+        }
+        Ok(())
+    }
+
+    /// A finding, unless the member had a reason to end and says it.
+    fn judge(&mut self, member: usize, status: ExitStatus) {
+        let log_end = last_lines(self.cluster.log(member), 20);
+        let lacked = self.lacked.get(&member).copied();
+        let joins = self.replaced == Some(member);
+        let blameless = self.unsound.contains(&member) || self.traced.contains(&member);
+        if blameless || excused(lacked, joins, Instant::now(), &log_end) {
+            return;
+        }
+        self.findings.push(Finding {
+            checker: "LIV".to_owned(),
+            sentence: format!(
+                "m{} ended by itself ({status}) at {:.3} s; its log ends with:\n{}",
+                member + 1,
+                self.shared.started.elapsed().as_secs_f64(),
+                last_lines(self.cluster.log(member), 3)
+            ),
+        });
     }
 
     pub(super) async fn stop_processes(
@@ -106,6 +136,7 @@ impl Injector<'_> {
     ) -> Result<(u64, String, Undo)> {
         self.hold(members);
         let mut effect = 0;
+        let mut killed = 0;
         let mut evidence = String::new();
         for member in members.iter().copied() {
             match kind {
@@ -120,9 +151,14 @@ impl Injector<'_> {
                     effect += 1;
                 }
                 Kind::RollingRestart => {
-                    effect += u64::from(self.terminate(member).await?);
+                    match self.terminate(member).await? {
+                        Stopped::DidNotRun => {}
+                        Stopped::Ended => effect += 1,
+                        Stopped::Killed => killed += 1,
+                    }
                     self.revive(member)?;
-                    evidence = "ended after SIGTERM and started again".to_owned();
+                    evidence =
+                        format!("{effect} ended after SIGTERM, {killed} had to be killed; all started again");
                     self.wait_for(member).await;
                     self.held.remove(&member);
                 }
