@@ -1,4 +1,4 @@
-//! Control groups of the kernel: too little memory or processor time for one member, and members that are frozen.
+//! Control groups of the kernel, version 1: too little memory or processor time for one member, and members that are frozen.
 //!
 //! Invariants: a limit meets the member alone; the group is removed with its value, and one that a killed harness left
 //! behind is thawed and removed by a later run. This is the one thing that is not in a namespace of the harness.
@@ -11,6 +11,8 @@ use anyhow::{Context as _, Result, bail};
 
 const GROUPS: &str = "/sys/fs/cgroup";
 const PREFIX: &str = "binnacle-faults-";
+/// No member is frozen so long; one that is belongs to a harness that was killed, and takes no SIGKILL until it is thawed.
+const FROZEN_AT_MOST: Duration = Duration::from_secs(60);
 /// A group that is empty so long belongs to nobody.
 const LEFT_BEHIND: Duration = Duration::from_secs(3600);
 const MIB: u64 = 1024 * 1024;
@@ -46,8 +48,13 @@ impl Controller {
     fn remove_left_behind(self) {
         for entry in fs::read_dir(self.dir()).into_iter().flatten().flatten() {
             let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
-            if entry.file_name().to_string_lossy().starts_with(PREFIX) && age > Some(LEFT_BEHIND) {
-                let _thawed = fs::write(entry.path().join("freezer.state"), "THAWED"); // only a freezer has it
+            if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+                continue;
+            }
+            if self == Controller::Freezer && age > Some(FROZEN_AT_MOST) {
+                let _thawed = fs::write(entry.path().join("freezer.state"), "THAWED"); // gone meanwhile
+            }
+            if age > Some(LEFT_BEHIND) {
                 let _removed = fs::remove_dir(entry.path()); // refused while a process is in it
             }
         }

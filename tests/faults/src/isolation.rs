@@ -1,13 +1,15 @@
 //! The harness in namespaces of its own: processes, mounts and network.
 //!
 //! Invariant: everything that a run makes (members, tracers, links, rules, mounts, loop devices) ends with the one process
-//! tree, whether it ends by itself, by a panic, by Ctrl-C or by SIGKILL; nothing of it is visible outside. Without root
-//! or the tools, the harness says so and goes on with what it can do.
+//! tree, whether it ends by itself, by a panic, by Ctrl-C or by SIGKILL; nothing of it is visible outside. The exception
+//! are control groups (`groups`). Without root or the tools, the harness says so and goes on with what it can do.
 
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::delay;
 use crate::disk;
@@ -34,7 +36,7 @@ pub fn enter() -> Result<Option<ExitCode>> {
         return Ok(None);
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("not root: only kill and pause");
+        eprintln!("not root: only faults of processes");
         return Ok(None);
     }
     let missing: Vec<&str> = ["ip", "iptables", "tc", "ss", "unshare", "nsenter", "setpriv"]
@@ -42,25 +44,46 @@ pub fn enter() -> Result<Option<ExitCode>> {
         .filter(|tool| !present(tool))
         .collect();
     if !missing.is_empty() {
-        eprintln!("{missing:?} not installed: only kill and pause");
+        eprintln!("{missing:?} not installed: only faults of processes");
         return Ok(None);
     }
     if !runs(&[&["unshare"], &UNSHARE[..], &["ip", "link", "add", "br0", "type", "bridge"]].concat()) {
-        eprintln!("this machine allows no namespaces: only kill and pause");
+        eprintln!("this machine allows no namespaces: only faults of processes");
         return Ok(None);
     }
     let program = std::env::current_exe().context("cannot find this program")?;
     // If this process is killed, so is `unshare`, and with it all that it has started.
-    let status = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "unshare"])
-        .args(UNSHARE)
-        .arg(program)
-        .args(std::env::args_os().skip(1))
-        .env(INSIDE, "1")
-        .status()
-        .context("cannot run setpriv")?;
+    let mut inside = Command::new("setpriv");
+    inside.args(["--pdeathsig", "KILL", "unshare"]).args(UNSHARE).arg(program);
+    inside.args(std::env::args_os().skip(1)).env(INSIDE, "1");
+    // One thread, this one: it is its end that kills `unshare`.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let status = runtime.block_on(wait_for(inside))?;
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     Ok(Some(ExitCode::from(code)))
+}
+
+/// Hands signals that ask for an end on to the program inside, which thaws what it has frozen before it ends. `unshare`
+/// ignores them while it waits.
+async fn wait_for(inside: Command) -> Result<ExitStatus> {
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut unshare = tokio::process::Command::from(inside).spawn().context("cannot run setpriv")?;
+    loop {
+        tokio::select! {
+            status = unshare.wait() => return Ok(status?),
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+        let process = unshare.id().unwrap_or_default();
+        let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+        let child = children.unwrap_or_default().trim().parse().ok().and_then(Pid::from_raw);
+        match child {
+            // Refused if it has just ended.
+            Some(child) => drop(kill_process(child, Signal::TERM)),
+            None => unshare.start_kill()?,
+        }
+    }
 }
 
 /// Whether an image can be made and mounted, which it stays for a moment only.
@@ -126,7 +149,7 @@ pub fn means() -> Vec<Means> {
     offer(
         groups::is_possible(),
         Means::ControlGroups,
-        "no control groups for memory, cpu and freezer: no member lacks memory or processor, or is frozen",
+        "no control groups of version 1 for memory, cpu and freezer: no member lacks memory or processor, or is frozen",
     );
     means
 }
