@@ -121,6 +121,16 @@ impl Handle {
         self.inner.propose(caller, command).await
     }
 
+    /// The same for a caller that has waited already: not longer than until `deadline`.
+    pub async fn propose_by(
+        &self,
+        caller: Caller,
+        command: Command,
+        deadline: tokio::time::Instant,
+    ) -> Result<Applied, ProposeError> {
+        self.inner.propose_by(caller, command, deadline).await
+    }
+
     /// After this, `read` sees everything that was acknowledged anywhere before the call.
     pub async fn read_barrier(&self) -> Result<(), ReadError> {
         let inner = &self.inner;

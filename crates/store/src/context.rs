@@ -101,7 +101,7 @@ impl Context {
             hub: Hub::new(gate.revision()),
             tokens: Tokens::new(config.auth_token_ttl, config.jwt.clone()),
             passwords: Passwords::new(config.surroundings.clone()),
-            turns: Turns::new(config.request_timeout()),
+            turns: Turns::default(),
             exports: backup::slots(),
             gate,
             config,
@@ -262,7 +262,8 @@ impl Context {
         Ok(())
     }
 
-    /// Like `propose`, for a message of a client that changes keys: in turn with all other clients.
+    /// Like `propose`, for a message of a client that changes keys or leases: in turn with all other clients, and in no
+    /// more time.
     pub(crate) async fn write(
         &self,
         (caller, connection): (Caller, Option<Connection>),
@@ -270,13 +271,23 @@ impl Context {
         command: Command,
     ) -> Result<(i64, Reply), Status> {
         self.check_size(&caller, size_bytes)?;
-        let _until_applied = self.turns.take(Client::of(connection, &caller), size_bytes).await?;
-        self.propose(caller, command).await
+        let deadline = self.deadline();
+        let turn = self.turns.take(Client::of(connection, &caller), size_bytes, deadline).await;
+        let _until_answered = turn.map_err(|refusal| match refusal {
+            Refusal::TimedOut if !self.has_leader() => Refusal::NoLeader,
+            refusal => refusal,
+        })?;
+        self.gate.authorize(&caller, command)?.propose_by(deadline).await
     }
 
     /// Writes through the log. Gives the store's revision after it.
     pub(crate) async fn propose(&self, caller: Caller, command: Command) -> Result<(i64, Reply), Status> {
-        self.gate.authorize(&caller, command)?.propose().await
+        self.gate.authorize(&caller, command)?.propose_by(self.deadline()).await
+    }
+
+    /// Of a request that begins now.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.config.request_timeout()
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     convert,
     queue::Queue,
     status::{self, Refusal},
+    turns::Connection,
 };
 
 #[derive(Clone)]
@@ -41,9 +42,10 @@ impl Election for ElectionService {
         &self,
         request: Request<pb::CampaignRequest>,
     ) -> Result<Response<pb::CampaignResponse>, Status> {
+        let connection = Connection::of(&request);
         let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
         let pb::CampaignRequest { name, lease, value } = request;
-        let queue = Queue::new(self.context.clone(), asker, &name);
+        let queue = Queue::new(self.context.clone(), (asker, connection), &name);
         let place = queue.enter(lease, value.clone()).await.map_err(status::recipe)?;
         if place.value_before.as_ref().is_some_and(|before| *before != value) {
             let put = Put { key: place.key.clone(), value, lease: place.lease, ..Put::default() };
@@ -67,10 +69,11 @@ impl Election for ElectionService {
         &self,
         request: Request<pb::ProclaimRequest>,
     ) -> Result<Response<pb::ProclaimResponse>, Status> {
+        let connection = Connection::of(&request);
         let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
         let pb::ProclaimRequest { leader, value } = request;
         let leader = leader_key(leader)?;
-        let queue = Queue::new(self.context.clone(), asker, &leader.name);
+        let queue = Queue::new(self.context.clone(), (asker, connection), &leader.name);
         let put = Put { key: leader.key.clone(), value, lease: leader.lease, ..Put::default() };
         match queue.if_held(leader.key, leader.rev, Op::Put(put)).await.map_err(status::recipe)? {
             (revision, true) => {
@@ -84,9 +87,10 @@ impl Election for ElectionService {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<pb::LeaderResponse>, Status> {
+        let connection = Connection::of(&request);
         let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
         self.context.barrier().await.map_err(status::recipe)?;
-        let queue = Queue::new(self.context.clone(), asker, &request.name);
+        let queue = Queue::new(self.context.clone(), (asker, connection), &request.name);
         let first = queue.first().map_err(status::recipe)?;
         let first = first.ok_or_else(|| Status::unknown("election: no leader"))?;
         let header = Some(self.context.header_now());
@@ -97,8 +101,9 @@ impl Election for ElectionService {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
+        let connection = Connection::of(&request);
         let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
-        let queue = Queue::new(self.context.clone(), asker, &request.name);
+        let queue = Queue::new(self.context.clone(), (asker, connection), &request.name);
         let (answers, receiver) = mpsc::channel(1);
         let context = self.context.clone();
         tokio::spawn(async move {
@@ -117,9 +122,10 @@ impl Election for ElectionService {
         &self,
         request: Request<pb::ResignRequest>,
     ) -> Result<Response<pb::ResignResponse>, Status> {
+        let connection = Connection::of(&request);
         let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
         let leader = leader_key(request.leader)?;
-        let queue = Queue::new(self.context.clone(), asker, &leader.name);
+        let queue = Queue::new(self.context.clone(), (asker, connection), &leader.name);
         let delete = DeleteRange { range: KeyRange::Key(leader.key.clone()), prev_kv: false };
         let deleted = queue.if_held(leader.key, leader.rev, Op::DeleteRange(delete)).await;
         let (revision, _) = deleted.map_err(status::recipe)?;

@@ -9,6 +9,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use futures_util::{FutureExt, StreamExt};
 use mvcc::{Command, LeaseGrant, LeaseRevoke, Reply};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -19,6 +20,7 @@ use crate::{
     gate::{LeaseKeepAlive, LeaseLeases, LeaseTimeToLive},
     services,
     status::{self, Refusal},
+    turns::Connection,
 };
 
 /// Keep-alive answers that may wait for a slow client.
@@ -37,13 +39,14 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        let (connection, size_bytes) = (Connection::of(&request), request.get_ref().encoded_len());
         let caller = self.context.admit(&request, Learner::Refuses)?;
         let pb::LeaseGrantRequest { ttl, id } = request.into_inner();
         let grant = LeaseGrant {
             id: if id == 0 { rand::random_range(1..=i64::MAX) } else { id },
             ttl_s: ttl.max(ttl_min_s(self.context.config.election_timeout_ms)),
         };
-        match self.context.propose(caller, Command::LeaseGrant(grant)).await? {
+        match self.context.write((caller, connection), size_bytes, Command::LeaseGrant(grant)).await? {
             (revision, Reply::LeaseGrant(reply)) => Ok(Response::new(pb::LeaseGrantResponse {
                 header: Some(self.context.header(revision)),
                 id: reply.id,
@@ -58,9 +61,11 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        let (connection, size_bytes) = (Connection::of(&request), request.get_ref().encoded_len());
         let caller = self.context.admit(&request, Learner::Refuses)?;
         let revoke = LeaseRevoke { id: request.into_inner().id };
-        let (revision, _) = self.context.propose(caller, Command::LeaseRevoke(revoke)).await?;
+        let (revision, _) =
+            self.context.write((caller, connection), size_bytes, Command::LeaseRevoke(revoke)).await?;
         Ok(Response::new(pb::LeaseRevokeResponse { header: Some(self.context.header(revision)) }))
     }
 

@@ -14,6 +14,7 @@ use crate::{
     context::{Context, Learner},
     queue::Queue,
     status,
+    turns::Connection,
 };
 
 #[derive(Clone)]
@@ -24,9 +25,10 @@ pub(crate) struct LockService {
 #[tonic::async_trait]
 impl Lock for LockService {
     async fn lock(&self, request: Request<pb::LockRequest>) -> Result<Response<pb::LockResponse>, Status> {
+        let connection = Connection::of(&request);
         let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
         let pb::LockRequest { name, lease } = request;
-        let queue = Queue::new(self.context.clone(), asker, &name);
+        let queue = Queue::new(self.context.clone(), (asker, connection), &name);
         let place = queue.enter(lease, Bytes::new()).await.map_err(status::recipe)?;
         if !queue.hold(&place).await.map_err(status::recipe)? {
             return Err(Status::unknown("mutex: session is expired"));
@@ -38,8 +40,9 @@ impl Lock for LockService {
         &self,
         request: Request<pb::UnlockRequest>,
     ) -> Result<Response<pb::UnlockResponse>, Status> {
+        let connection = Connection::of(&request);
         let (asker, request) = self.context.admit_long(request, Learner::Refuses)?;
-        let queue = Queue::new(self.context.clone(), asker, &[]);
+        let queue = Queue::new(self.context.clone(), (asker, connection), &[]);
         let key = request.key;
         if key.is_empty() {
             return Err(status::recipe(status::check(mvcc::CheckError::EmptyKey)));

@@ -16,6 +16,7 @@ use tonic::Status;
 use crate::{
     context::{Asker, Context},
     status::{self, Refusal},
+    turns::Connection,
     watch::hub::{INBOX_ENTRIES_MAX, Inbox},
 };
 
@@ -26,6 +27,7 @@ const SESSION_TTL_S: i64 = 60;
 pub(crate) struct Queue {
     context: Arc<Context>,
     asker: Asker,
+    connection: Option<Connection>,
     prefix: Bytes,
 }
 
@@ -42,10 +44,14 @@ pub(crate) struct Place {
 }
 
 impl Queue {
-    pub(crate) fn new(context: Arc<Context>, asker: Asker, name: &[u8]) -> Queue {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        (asker, connection): (Asker, Option<Connection>),
+        name: &[u8],
+    ) -> Queue {
         let mut prefix = name.to_vec();
         prefix.push(b'/');
-        Queue { context, asker, prefix: prefix.into() }
+        Queue { context, asker, connection, prefix: prefix.into() }
     }
 
     /// Puts the caller's key behind all others; a caller that is in the queue already keeps its place.
@@ -155,23 +161,41 @@ impl Queue {
 
     /// Takes the key out of the queue.
     pub(crate) async fn leave(&self, key: Bytes) -> Result<i64, Status> {
+        let size_bytes = key.len();
         let delete = DeleteRange { range: KeyRange::Key(key), prev_kv: false };
-        Ok(self.context.propose(self.context.who(&self.asker)?, Command::DeleteRange(delete)).await?.0)
+        Ok(self.write(size_bytes, Command::DeleteRange(delete)).await?.0)
     }
 
     async fn session(&self) -> Result<i64, Status> {
         let grant = LeaseGrant { id: rand::random_range(1..=i64::MAX), ttl_s: SESSION_TTL_S };
-        self.context.propose(self.context.who(&self.asker)?, Command::LeaseGrant(grant)).await?;
+        self.write(size_of::<LeaseGrant>(), Command::LeaseGrant(grant)).await?;
         Ok(grant.id)
     }
 
     async fn txn(&self, txn: Txn) -> Result<(i64, mvcc::TxnReply), Status> {
-        let caller = self.context.who(&self.asker)?;
-        match self.context.propose(caller, Command::Txn(txn)).await? {
+        match self.write(size_bytes(&txn), Command::Txn(txn)).await? {
             (revision, Reply::Txn(reply)) => Ok((revision, reply)),
             _ => Err(status::mismatched_reply()),
         }
     }
+
+    /// Takes a turn for this one step: whoever waits in a queue holds none.
+    async fn write(&self, size_bytes: usize, command: Command) -> Result<(i64, Reply), Status> {
+        let caller = self.context.who(&self.asker)?;
+        self.context.write((caller, self.connection), size_bytes, command).await
+    }
+}
+
+/// Keys and values; the message in which they would have come is a little longer.
+fn size_bytes(txn: &Txn) -> usize {
+    let compared = txn.compare.iter().map(|compare| compare.range.start().len());
+    let operations = txn.success.iter().chain(&txn.failure).map(|op| match op {
+        Op::Put(put) => put.key.len() + put.value.len(),
+        Op::DeleteRange(delete) => delete.range.start().len(),
+        Op::Range(query) => query.range.start().len(),
+        Op::Txn(nested) => size_bytes(nested),
+    });
+    compared.chain(operations).sum()
 }
 
 /// Takes the key out when the waiting is given up, that is when its future fails or is dropped.
@@ -186,6 +210,7 @@ impl Drop for Leave<'_> {
         let queue = Queue {
             context: queue.context.clone(),
             asker: queue.asker.clone(),
+            connection: queue.connection,
             prefix: queue.prefix.clone(),
         };
         let key = std::mem::take(&mut self.key);

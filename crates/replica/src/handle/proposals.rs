@@ -52,6 +52,15 @@ impl Inner {
     }
 
     pub(crate) async fn propose(&self, caller: Caller, command: Command) -> Result<Applied, ProposeError> {
+        self.propose_by(caller, command, Instant::now() + self.config.request_timeout).await
+    }
+
+    pub(crate) async fn propose_by(
+        &self,
+        caller: Caller,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Applied, ProposeError> {
         let id = self.waiters.next_id();
         let proposal = Proposal { id, member: self.identity.member_id, caller, command };
         let mut bytes = vec![codec::ENTRY_NORMAL];
@@ -67,7 +76,7 @@ impl Inner {
         if self.waiters.waiting() >= self.config.proposals_max || self.is_overloaded() {
             return Err(ProposeError::TooManyRequests);
         }
-        let result = self.propose_encoded(id, bytes.into()).await;
+        let result = self.propose_encoded(id, bytes.into(), deadline).await;
         if result.is_err() {
             self.waiters.failed.fetch_add(1, Ordering::Relaxed);
         }
@@ -99,9 +108,9 @@ impl Inner {
         &self,
         id: u64,
         payload: bytes::Bytes,
+        deadline: Instant,
     ) -> Result<Applied, ProposeError> {
         let started = Instant::now();
-        let deadline = started + self.config.request_timeout;
         let _gone = Abandon { waiters: &self.waiters, id };
         loop {
             let receiver = self.waiters.register(id);

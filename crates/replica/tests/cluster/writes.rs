@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mvcc::EventsBound;
 use replica::ProposeError;
 
-use crate::rig::{Cluster, eventually, get, get_here, put, try_put};
+use crate::rig::{Cluster, eventually, get, get_here, put, put_command, try_put};
 
 /// A timeout that no test sits out: what is faster did not need it.
 fn slow_elections(config: &mut replica::Config) {
@@ -170,6 +170,27 @@ async fn proposals_during_leader_changes_succeed_once_or_are_reported_unknown() 
         "{applied} {acknowledged} {unknown}"
     );
     assert_eq!(acknowledged + unknown, 720);
+}
+
+#[tokio::test]
+async fn a_caller_that_has_waited_already_waits_less() {
+    let mut cluster = Cluster::start(2).await;
+    let leader = cluster.leader().await;
+    cluster.kill((leader + 1) % 2).await;
+    let handle = cluster.handle(leader);
+    let mut patient = std::pin::pin!(try_put(handle, "a", "1"));
+    // On its way when the other one comes.
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut patient).await.is_err());
+    let soon = tokio::time::Instant::now() + Duration::from_millis(50);
+    let impatient = handle.propose_by(mvcc::Caller::System, put_command("a", "2"), soon);
+    tokio::select! {
+        biased;
+        result = impatient => {
+            let late = matches!(result, Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader));
+            assert!(late, "{result:?}");
+        }
+        result = patient => panic!("{result:?} before the other one's deadline"),
+    }
 }
 
 #[tokio::test]

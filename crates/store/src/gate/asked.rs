@@ -7,6 +7,7 @@ use mvcc::{
     Records, Reply, RoleView, Store, TokenDigest, Txn, UserView,
 };
 use replica::{Handle, LeaseRemaining, Member};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::{Ask, Authorized};
@@ -80,9 +81,10 @@ asks! {
 
 impl Authorized<Command> {
     /// Writes through the log. Gives the store's revision after it.
-    pub(crate) async fn propose(self) -> Result<(i64, Reply), Status> {
+    pub(crate) async fn propose_by(self, deadline: Instant) -> Result<(i64, Reply), Status> {
         self.check_space().await?;
-        let applied = self.handle.propose(self.caller, self.asked).await.map_err(status::propose)?;
+        let proposed = self.handle.propose_by(self.caller, self.asked, deadline).await;
+        let applied = proposed.map_err(status::propose)?;
         let reply = applied.result.map_err(status::apply)?;
         Ok((applied.revision, reply))
     }
