@@ -146,7 +146,7 @@ async fn writes_over_the_limit_are_refused_at_once_and_another_client_has_its_tu
             Ok(_) if is_other => done_before_other = done,
             Ok(_) => done += 1,
             Err(status) if status.code() == Code::Unavailable => reigned_on = false,
-            // So it is told after a long wait, too.
+            // Those left over when the office ended early.
             Err(status) if status.message() == REFUSAL && !(is_other && reigned_on) => {}
             Err(status) => panic!("{status}"),
         }
