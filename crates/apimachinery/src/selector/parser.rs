@@ -1,6 +1,6 @@
 //! The text form of label selectors: `a=b,c in (d,e),!f,g>1`.
 //!
-//! Recursive descent over a token list that ends with `End`; each error names what was found and what was expected,
+//! Recursive descent, one token ahead; behind the last there is `End`. Each error names what was found and what was expected,
 //! as upstream's parser does.
 
 use super::{Operator, Requirement, SelectorError};
@@ -55,7 +55,7 @@ impl Token {
 
 /// The requirements in the order of the text.
 pub(super) fn parse(text: &str) -> Result<Vec<Requirement>, SelectorError> {
-    let mut parser = Parser { tokens: scan(text), position: 0 };
+    let mut parser = Parser::new(text);
     let mut requirements = Vec::new();
     loop {
         let token = parser.peek();
@@ -83,20 +83,27 @@ fn unexpected(token: &Token, expected: &'static str) -> SelectorError {
     SelectorError::Unexpected { found: token.text().to_owned(), expected }
 }
 
-struct Parser {
-    tokens: Vec<Token>,
-    position: usize,
+struct Parser<'a> {
+    ahead: Token,
+    /// Behind it.
+    rest: &'a str,
 }
 
-impl Parser {
+impl Parser<'_> {
+    fn new(text: &str) -> Parser<'_> {
+        let mut parser = Parser { ahead: Token::End, rest: text };
+        parser.next();
+        parser
+    }
+
     fn peek(&self) -> &Token {
-        self.tokens.get(self.position).unwrap_or(&Token::End)
+        &self.ahead
     }
 
     fn next(&mut self) -> Token {
-        let token = self.peek().clone();
-        self.position += 1;
-        token
+        let (ahead, length) = scan(self.rest);
+        self.rest = &self.rest[length..];
+        std::mem::replace(&mut self.ahead, ahead)
     }
 
     fn requirement(&mut self) -> Result<Requirement, String> {
@@ -192,32 +199,26 @@ impl Parser {
     }
 }
 
-fn scan(text: &str) -> Vec<Token> {
+/// The first token of `text`, and where the next may begin.
+fn scan(text: &str) -> (Token, usize) {
     let is_symbol = |c: char| "=!(),><".contains(c);
     let is_space = |c: char| " \t\r\n".contains(c);
-    let mut tokens = Vec::new();
-    let mut rest = text.trim_start_matches(is_space);
-    while let Some(first) = rest.chars().next() {
-        if first == '\0' {
-            break;
-        }
-        let length = if is_symbol(first) {
-            let (token, length) = symbol(rest);
-            tokens.push(token);
-            length
-        } else {
+    let rest = text.trim_start_matches(is_space);
+    let spaces = text.len() - rest.len();
+    let (token, length) = match rest.chars().next() {
+        None | Some('\0') => (Token::End, 0),
+        Some(first) if is_symbol(first) => symbol(rest),
+        Some(_) => {
             let length = rest.find(|c| is_symbol(c) || is_space(c) || c == '\0').unwrap_or(rest.len());
-            tokens.push(match &rest[..length] {
+            let token = match &rest[..length] {
                 "in" => Token::In,
                 "notin" => Token::NotIn,
                 word => Token::Word(word.to_owned()),
-            });
-            length
-        };
-        rest = rest[length..].trim_start_matches(is_space);
-    }
-    tokens.push(Token::End);
-    tokens
+            };
+            (token, length)
+        }
+    };
+    (token, spaces + length)
 }
 
 /// The longest operator at the start of `text`, and its length in bytes.
