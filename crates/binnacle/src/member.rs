@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use kubeclient::{Client, Cluster, Credentials, KubeConfig, Transport};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -90,15 +90,28 @@ impl Running {
         let api_listener = TcpListener::bind(plan.api)
             .await
             .with_context(|| format!("cannot listen on {} for the API server", plan.api))?;
-        let (routes, store_ended) = start_store(&plan, shutdown.clone(), ended.clone()).await?;
-        let client = wire::Client::new(wire::Transport::local(routes));
-
+        let (store_started, store_ended) = start_store(&plan, shutdown.clone(), ended.clone())?;
         let root_ca_pem =
             std::fs::read_to_string(pki.trust_anchor()).context("cannot read the CA certificate")?;
         let serving = CancellationToken::new();
         let config = apiserver_config(&plan, pki, log_dir)?;
         let tls = apiserver::server_config(&config).context("cannot use the API server's certificate")?;
-        let api = apiserver::start(config, client, serving.clone()).await?;
+        let starting = async {
+            let routes = store_started.await.map_err(|_| anyhow!("the store's thread ended"))??;
+            let client = wire::Client::new(wire::Transport::local(routes));
+            anyhow::Ok(apiserver::start(config, client, serving.clone()).await?)
+        };
+        let api = tokio::select! {
+            biased;
+            api = starting => api?,
+            // Without a quorum the start takes as long as it takes; it ends when somebody says so, or with the store.
+            () = ended.cancelled() => {
+                serving.cancel();
+                shutdown.cancel();
+                store_ended.await.unwrap_or_else(|_| Err(anyhow!("the store's thread panicked")))?;
+                bail!("stopped before it served");
+            }
+        };
         let api_ended = tokio::spawn({
             // A part that ends by itself takes the others along.
             let (api, serving, ended) = (api.clone(), serving.clone(), ended.clone());
@@ -132,21 +145,21 @@ impl Running {
 }
 
 /// Runs the store on a thread of its own; returns its services once it serves.
-async fn start_store(
+/// Tells when the store answers, and when it has ended.
+fn start_store(
     plan: &Plan,
     shutdown: CancellationToken,
     ended: CancellationToken,
-) -> Result<(tonic::service::Routes, oneshot::Receiver<Result<()>>)> {
+) -> Result<(oneshot::Receiver<Result<tonic::service::Routes>>, oneshot::Receiver<Result<()>>)> {
     let config = store_config(plan)?;
-    let (started_sender, started) = oneshot::channel();
+    let (started_sender, store_started) = oneshot::channel();
     let (ended_sender, store_ended) = oneshot::channel();
     std::thread::Builder::new().name("store".to_owned()).spawn(move || {
         let _guard = ended.drop_guard();
         let result = run_store(config, shutdown, started_sender);
         drop(ended_sender.send(result));
     })?;
-    let routes = started.await.map_err(|_| anyhow!("the store's thread ended"))??;
-    Ok((routes, store_ended))
+    Ok((store_started, store_ended))
 }
 
 fn run_store(
@@ -156,15 +169,16 @@ fn run_store(
 ) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
-        let store = match store::start(config, shutdown).await {
+        let store = match store::start(config, shutdown.clone()).await {
             Ok(store) => store,
             Err(error) => {
                 drop(started.send(Err(error.into())));
                 return Ok(());
             }
         };
-        store.ready().await;
-        drop(started.send(Ok(store.routes())));
+        if shutdown.run_until_cancelled(store.ready()).await.is_some() {
+            drop(started.send(Ok(store.routes())));
+        }
         store.stopped().await.map_err(Into::into)
     })
 }
