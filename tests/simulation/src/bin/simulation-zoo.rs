@@ -64,7 +64,7 @@ const BUGS: [(Planted, u64); 26] = [
     (Planted::Replica(Replica::StreamEndRefuses), 6),
     (Planted::Replica(Replica::NoFullTime), 1),
     (Planted::Replica(Replica::SnapshotWithoutLeases), 6),
-    (Planted::Replica(Replica::ReplaysUncommitted), 8),
+    (Planted::Replica(Replica::ReplaysUncommitted), 5),
     (Planted::Replica(Replica::NotComparedIsEqual), 115),
     (Planted::Store(Store::ProgressOvertakes), 1),
     (Planted::Store(Store::CursorReset), 2),
