@@ -436,7 +436,10 @@ fn write_error(status: &tonic::Status) -> WriteError {
     let text = status.message().to_owned();
     match status.code() {
         tonic::Code::InvalidArgument if text.contains("too large") => WriteError::TooLarge,
-        tonic::Code::ResourceExhausted if text.contains("too many requests") => WriteError::TooManyRequests,
+        // Unknown is the code that etcd gives it.
+        tonic::Code::ResourceExhausted | tonic::Code::Unknown if text == "etcdserver: too many requests" => {
+            WriteError::TooManyRequests
+        }
         tonic::Code::ResourceExhausted
         | tonic::Code::InvalidArgument
         | tonic::Code::PermissionDenied

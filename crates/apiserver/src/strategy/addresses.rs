@@ -82,14 +82,20 @@ impl Addresses {
             keep_allocated(service, old);
         }
         self.claim_node_ports(registry, service);
-        let kind = text(service, "type").to_owned();
+        let external = is_external(service);
+        if external {
+            // It has no address, whatever it had or asks for. Source: upstream service `dropTypeDependentFields`.
+            let spec = super::fields_of(service, "spec");
+            ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"].map(|field| spec.remove(field));
+        }
         let wanted = text(service, "clusterIP").to_owned();
-        let kept = old.is_some_and(|old| !wanted.is_empty() && text(old, "clusterIP") == wanted);
+        let kept = old
+            .is_some_and(|old| !is_external(old) && !wanted.is_empty() && text(old, "clusterIP") == wanted);
         let mut beside = match old {
             Some(old) if !kept => self.release(registry, stored, old).await?,
             _ => Vec::new(),
         };
-        if kind == "ExternalName" {
+        if external {
             return Ok(beside);
         }
         if wanted == HEADLESS || kept {
@@ -217,6 +223,10 @@ fn is_service(stored: &Resource) -> bool {
     stored.group.is_empty() && stored.plural == "services"
 }
 
+fn is_external(service: &Value) -> bool {
+    text(service, "type") == "ExternalName"
+}
+
 fn claim_of(registry: &Registry, address: &str, owner: &Value) -> Result<Beside, Status> {
     let resource = addresses_resource()?;
     let value = json!({
@@ -254,7 +264,7 @@ fn node_ports(service: &Value) -> Vec<i64> {
 
 /// An update that leaves allocated fields out keeps them. Source: upstream service `patchAllocatedValues`.
 fn keep_allocated(service: &mut Value, old: &Value) {
-    if text(service, "type") == "ExternalName" || text(old, "type") == "ExternalName" {
+    if is_external(service) || is_external(old) {
         return;
     }
     if text(service, "clusterIP").is_empty() && !text(old, "clusterIP").is_empty() {

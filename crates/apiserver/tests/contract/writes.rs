@@ -423,9 +423,12 @@ async fn a_service_and_the_claim_of_its_address_come_and_go_in_one_revision() {
     let freed = json!({"metadata": {"finalizers": null}});
     assert_eq!(server.patch("merge", &format!("{path}/held"), &freed).await.code, 200);
     created("renamed", json!({})).await;
-    let elsewhere = json!({"spec": {"type": "ExternalName", "externalName": "a.b", "clusterIP": null, "clusterIPs": null}});
+    let elsewhere = json!({"spec": {"type": "ExternalName", "externalName": "a.b", "clusterIP": null}});
     let answer = server.patch("merge", &format!("{path}/renamed"), &elsewhere).await;
     assert_eq!(answer.code, 200, "{:?}", answer.bytes);
+    assert!(answer.json()["spec"].get("clusterIPs").is_none(), "{:?}", answer.bytes);
+    let stolen = json!({"spec": {"type": "ClusterIP", "externalName": null, "clusterIP": "10.0.0.1"}});
+    assert_eq!(server.patch("merge", &format!("{path}/renamed"), &stolen).await.code, 422);
     server.etcd.with_faults(|faults| faults.lose_next_answer = true);
     assert_eq!(server.post(path, &service("unknown", json!({}))).await.code, 504);
     let (mut before, mut changes) = (Vec::new(), 0);
