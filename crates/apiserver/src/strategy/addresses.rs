@@ -86,7 +86,9 @@ impl Addresses {
         if external {
             // It has no address, whatever it had or asks for. Source: upstream service `dropTypeDependentFields`.
             let spec = super::fields_of(service, "spec");
-            ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"].map(|field| spec.remove(field));
+            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                spec.remove(field);
+            }
         }
         let wanted = text(service, "clusterIP").to_owned();
         let kept = old
