@@ -90,7 +90,8 @@ impl Running {
         let api_listener = TcpListener::bind(plan.api)
             .await
             .with_context(|| format!("cannot listen on {} for the API server", plan.api))?;
-        let (store_started, store_ended) = start_store(&plan, shutdown.clone(), ended.clone())?;
+        let StoreThread { started: store_started, ended: store_ended } =
+            start_store(&plan, shutdown.clone(), ended.clone())?;
         let root_ca_pem =
             std::fs::read_to_string(pki.trust_anchor()).context("cannot read the CA certificate")?;
         let serving = CancellationToken::new();
@@ -145,21 +146,24 @@ impl Running {
 }
 
 /// Runs the store on a thread of its own; returns its services once it serves.
-/// Tells when the store answers, and when it has ended.
-fn start_store(
-    plan: &Plan,
-    shutdown: CancellationToken,
-    ended: CancellationToken,
-) -> Result<(oneshot::Receiver<Result<tonic::service::Routes>>, oneshot::Receiver<Result<()>>)> {
+/// What the store's thread tells.
+struct StoreThread {
+    /// That it answers.
+    started: oneshot::Receiver<Result<tonic::service::Routes>>,
+    /// That it is over.
+    ended: oneshot::Receiver<Result<()>>,
+}
+
+fn start_store(plan: &Plan, shutdown: CancellationToken, ended: CancellationToken) -> Result<StoreThread> {
     let config = store_config(plan)?;
-    let (started_sender, store_started) = oneshot::channel();
+    let (started_sender, started) = oneshot::channel();
     let (ended_sender, store_ended) = oneshot::channel();
     std::thread::Builder::new().name("store".to_owned()).spawn(move || {
         let _guard = ended.drop_guard();
         let result = run_store(config, shutdown, started_sender);
         drop(ended_sender.send(result));
     })?;
-    Ok((store_started, store_ended))
+    Ok(StoreThread { started, ended: store_ended })
 }
 
 fn run_store(
