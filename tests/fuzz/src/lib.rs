@@ -33,8 +33,8 @@ pub struct Tally {
     pub taken: u64,
 }
 
-/// Runs one target until the time is over. Nothing else may run in the process meanwhile: allocations are counted.
-pub fn run(target: &Target, seed: u64, time: Duration) -> Result<Tally> {
+/// Runs one target until the time is over, or that many inputs were tried. Nothing else may run in the process meanwhile: allocations are counted.
+pub fn run(target: &Target, seed: u64, time: Duration, inputs_max: u64) -> Result<Tally> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut corpus = (target.samples)();
     ensure!(!corpus.is_empty(), "{} has no samples", target.name);
@@ -46,7 +46,7 @@ pub fn run(target: &Target, seed: u64, time: Duration) -> Result<Tally> {
     let samples = corpus.len();
     let mut tally = Tally::default();
     let begin = Instant::now();
-    while begin.elapsed() < time {
+    while begin.elapsed() < time && tally.inputs < inputs_max {
         // The clock is looked at now and then only.
         for _ in 0..32 {
             let at = random.random_range(0..corpus.len());

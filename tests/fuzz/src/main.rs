@@ -30,7 +30,7 @@ fn main() -> Result<()> {
     let mut ran = 0;
     for target in targets::all() {
         if options.names.is_empty() || options.names.iter().any(|name| target.name.contains(name.as_str())) {
-            let tally = fuzz::run(&target, seed, Duration::from_secs(options.seconds))?;
+            let tally = fuzz::run(&target, seed, Duration::from_secs(options.seconds), u64::MAX)?;
             println!("{}: {} inputs, {} taken", target.name, tally.inputs, tally.taken);
             ran += 1;
         }

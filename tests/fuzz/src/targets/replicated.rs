@@ -23,12 +23,15 @@ pub(super) fn targets() -> Vec<Target> {
             name: "command",
             samples: || proposals().iter().map(|proposal| command_bytes(&proposal.command)).collect(),
             decoder: Decoder::Encodes(|input| Some(command_bytes(&Command::decode(own(input)).ok()?))),
+            // An operation of three bytes is some two hundred here, in lists that grow by doubling.
+            allocation_factor: 256,
             ..base.clone()
         },
         Target {
             name: "proposal",
             samples: || proposals().iter().map(proposal_bytes).collect(),
             decoder: Decoder::Encodes(|input| Some(proposal_bytes(&Proposal::decode(own(input)).ok()?))),
+            allocation_factor: 256,
             ..base.clone()
         },
         Target {
