@@ -147,6 +147,15 @@ impl Model {
         keys_of_lease(self.now(), id)
     }
 
+    /// Whether a write put a key again that it had deleted. Known fault of the store: it counts such a deletion until the
+    /// next revision is compacted, although it is gone with its own.
+    pub(crate) fn took_back_a_deletion(&self) -> bool {
+        self.changes.iter().any(|changes| {
+            let again = |sub: usize, key: &Bytes| changes[sub + 1..].iter().any(|other| other.key == *key);
+            changes.iter().enumerate().any(|(sub, kv)| kv.version == 0 && again(sub, &kv.key))
+        })
+    }
+
     /// Bytes of all records that some read or watch can still reach.
     pub(crate) fn live_bytes(&self) -> u64 {
         let mut sum = 0;
